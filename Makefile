@@ -1,0 +1,93 @@
+# Needs GNU make (3.81 or newer) and Python 3.11 or newer with venv; all else is installed into .venv from deploy/locks.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+LOCKS := deploy/locks
+REFERENCE := deploy/reference/configuration.md
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# UV_FIND_LINKS: a developer's folder of wheels must not add hashes to the locks.
+COMPILE := env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' pyproject.toml
+COMPILE_DEVELOPMENT := $(COMPILE) --extra dev --constraint $(LOCKS)/runtime.txt
+
+.DEFAULT_GOAL := help
+# The stamps share one .venv, so they are made one after the other.
+.NOTPARALLEL:
+.PHONY: help run test test-all check check-locks lock reference bench clean
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/.runtime .venv/.project ## Run one development node (ARGS="…" goes to `gateway serve --dev`)
+	@exec $(BIN)/gateway serve --dev $(ARGS)
+
+test: .venv/.development .venv/.project ## Run the tests but for the long ones (ARGS="…" goes to pytest)
+	@tests/support/install-tools
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-all: .venv/.development .venv/.project ## Run all tests, the long ones too
+	@tests/support/install-tools
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.development .venv/.project ## Check format, lint, types, layers, locks and the generated reference
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory check-locks
+	$(BIN)/python -m gateway.cli config doc --check $(REFERENCE)
+
+# Recompiles over a copy: uv keeps the pins it finds there, so a new release upstream changes nothing here.
+check-locks: .venv/.development
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	cp $(LOCKS)/runtime.txt $(LOCKS)/development.txt "$$fresh"; \
+	$(COMPILE) --output-file "$$fresh/runtime.txt" >/dev/null; \
+	$(COMPILE_DEVELOPMENT) --output-file "$$fresh/development.txt" >/dev/null; \
+	for lock in runtime development; do \
+		diff -u $(LOCKS)/$$lock.txt "$$fresh/$$lock.txt" || \
+			{ echo "$(LOCKS)/$$lock.txt is not what pyproject.toml asks for: run \`make lock\`." >&2; exit 1; }; \
+	done
+
+lock: .venv/.development ## Remake the locks from pyproject.toml, keeping pins (all new: make lock ARGS=--upgrade)
+	$(COMPILE) --output-file $(LOCKS)/runtime.txt $(ARGS) >/dev/null
+	$(COMPILE_DEVELOPMENT) --output-file $(LOCKS)/development.txt $(ARGS) >/dev/null
+
+reference: .venv/.development .venv/.project ## Write the configuration reference
+	@mkdir -p $(dir $(REFERENCE))
+	$(BIN)/python -m gateway.cli config doc > $(REFERENCE).new
+	@mv $(REFERENCE).new $(REFERENCE)
+
+bench: .venv/.development .venv/.project ## Run the benchmarks (ARGS="…" goes to them)
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/benchmarks/run $(ARGS)
+
+clean: ## Remove .venv, caches and what was built
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "'$(PYTHON)' is not Python 3.11 or newer: name one that is, as in \`make PYTHON=python3.12 …\`." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "'$(PYTHON)' has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/.runtime: .venv/.created $(LOCKS)/runtime.txt
+	@echo "Installing $(LOCKS)/runtime.txt"
+	@$(PIP_INSTALL) --require-hashes --requirement $(LOCKS)/runtime.txt
+	@touch $@
+
+# Holds the runtime lock too, at the same pins.
+.venv/.development: .venv/.created $(LOCKS)/development.txt
+	@echo "Installing $(LOCKS)/development.txt"
+	@$(PIP_INSTALL) --require-hashes --requirement $(LOCKS)/development.txt
+	@touch $@ .venv/.runtime
+
+# Where the development lock is installed the build backend is at hand, and this needs no network.
+.venv/.project: .venv/.created pyproject.toml
+	@$(PIP_INSTALL) --no-deps --editable . \
+		$$($(BIN)/python -c 'import hatchling' 2>/dev/null && echo --no-build-isolation)
+	@touch $@
