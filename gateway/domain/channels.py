@@ -1,0 +1,194 @@
+"""Channels: how a name is read, which namespace it belongs to, and what that namespace allows (protocol.md 6)."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from gateway.protocol import codes
+from gateway.protocol.codes import ErrorCode
+from gateway.settings import Settings, Size
+
+_NAMESPACE_NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
+NO_NAMESPACE: Final = ""
+"""The name under which the options of channels without a namespace are kept and counted."""
+
+
+class DataFormat(StrEnum):
+    """What a namespace's publications may hold (README, "Data formats"); checked at publish, whatever the protocol."""
+
+    VALID_JSON = ""
+    JSON = "json"
+    JSON_OBJECT = "json_object"
+    BINARY = "binary"
+    ANY = "any"
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = f"not a regular expression: {error}"
+        raise ValueError(message) from None
+    return pattern
+
+
+def _to_data_format(value: Any) -> Any:
+    return DataFormat(value) if isinstance(value, str) and value in set(DataFormat) else value
+
+
+class ChannelOptions(Settings):
+    """The options of one namespace, or of the channels without one (`channel.without_namespace`)."""
+
+    allow_subscribe_for_client: bool = False
+    """Let clients subscribe without a subscription token."""
+    allow_subscribe_for_anonymous: bool = False
+    """Extend that to anonymous clients."""
+    allow_publish_for_client: bool = False
+    """Let clients publish, subscribed or not."""
+    allow_publish_for_subscriber: bool = False
+    """Let clients publish while they are subscribed."""
+    allow_publish_for_anonymous: bool = False
+    """Extend those two to anonymous clients."""
+    allow_user_limited_channels: bool = False
+    """Read what follows the last `#` of a channel as the list of users who may subscribe."""
+    channel_regex: Annotated[str, AfterValidator(_compiles)] = ""
+    """A pattern for the part of the channel after the namespace; it also lifts the limit to printable ASCII."""
+    publication_data_format: Annotated[DataFormat, BeforeValidator(_to_data_format)] = DataFormat.VALID_JSON
+    """Empty or `json`: any JSON value; `json_object`; `binary`: any bytes; `any`: unchecked, so that a publication
+    which is no JSON disconnects JSON subscribers with 3506, as the reference does."""
+    handler: str = ""
+    """Plain protocol: answer each message with this function (entry point `gateway.handlers`) instead of publishing."""
+    processors: list[str] = Field(default=[])
+    """Functions that add to each publication, in order (`server_time`)."""
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether a publication may turn out to be no JSON although JSON clients subscribe (disconnect 3506)."""
+        return self.publication_data_format is DataFormat.ANY
+
+    @model_validator(mode="after")
+    def _reject_contradictions(self) -> Self:
+        if self.processors and self.publication_data_format in {DataFormat.BINARY, DataFormat.ANY}:
+            message = (
+                f"processors read JSON, so they can't be combined with publication_data_format "
+                f"{self.publication_data_format.value!r}"
+            )
+            raise ValueError(message)
+        if self.handler and self.processors:
+            message = "handler and processors exclude each other: what a handler answers is not published"
+            raise ValueError(message)
+        return self
+
+
+class Namespace(ChannelOptions):
+    """A named set of options for the channels `name:…`."""
+
+    name: Annotated[str, Field(pattern=_NAMESPACE_NAME)]
+    """What precedes the first `:` of the channels it is for: two or more of letters, digits, `-`, `_`, `.`."""
+
+
+class ChannelSettings(Settings):
+    """`channel`: names and namespaces."""
+
+    max_length: Size = 255
+    """Longest channel name that a client may use, in bytes (error 107 beyond)."""
+    namespace_boundary: Annotated[str, Field(min_length=1, max_length=1)] = ":"
+    """What ends the namespace in a channel name."""
+    private_prefix: Annotated[str, Field(min_length=1, max_length=1)] = "$"
+    """What a channel begins with that always needs a subscription token."""
+    user_boundary: Annotated[str, Field(min_length=1, max_length=1)] = "#"
+    """What begins the list of users of a user-limited channel."""
+    user_separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """What stands between two users of that list."""
+    without_namespace: ChannelOptions = ChannelOptions()
+    """Options of channels without a namespace."""
+    namespaces: list[Namespace] = Field(default=[])
+    """The namespaces, each a table with a `name`."""
+
+    @model_validator(mode="after")
+    def _reject_twins(self) -> Self:
+        names = [namespace.name for namespace in self.namespaces]
+        twins = sorted({name for name in names if names.count(name) > 1})
+        if twins:
+            message = f"each namespace once, please: {', '.join(twins)} is defined more than once"
+            raise ValueError(message)
+        return self
+
+
+class Channel(msgspec.Struct, frozen=True, gc=False):
+    """A channel name as read against the configuration: all that a decision about it needs."""
+
+    name: str
+    namespace: str
+    options: ChannelOptions
+    is_private: bool
+    users: tuple[str, ...] | None
+    """The users that a user-limited channel is for; `None` for every other channel."""
+    is_well_formed: bool
+    """False when a client must not use the name: too long, fails the pattern, or is not printable ASCII (error 107)."""
+
+
+class Channels:
+    """Reads channel names. Names repeat, so what was read is kept, up to a bound."""
+
+    _MAX_KEPT: Final = 65536
+
+    def __init__(self, settings: ChannelSettings) -> None:
+        self._settings = settings
+        self._options: dict[str, ChannelOptions] = {NO_NAMESPACE: settings.without_namespace}
+        self._options |= {namespace.name: namespace for namespace in settings.namespaces}
+        self._patterns = {
+            name: re.compile(options.channel_regex) for name, options in self._options.items() if options.channel_regex
+        }
+        self._kept: dict[str, Channel] = {}
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The names of all namespaces, `NO_NAMESPACE` first."""
+        return tuple(self._options)
+
+    def resolve(self, name: str) -> Channel | ErrorCode:
+        """Read *name*; an unknown namespace is error 102 (protocol.md 6.1)."""
+        channel = self._kept.get(name)
+        if channel is not None:
+            return channel
+        read = self._read(name)
+        if isinstance(read, Channel) and len(name) <= self._settings.max_length:
+            if len(self._kept) >= self._MAX_KEPT:
+                self._kept.clear()
+            self._kept[name] = read
+        return read
+
+    def personal_channel(self, user: str, *, namespace: str) -> str:
+        """Return the name of *user*'s personal channel: `#42`, or `<namespace>:#42`."""
+        prefix = f"{namespace}{self._settings.namespace_boundary}" if namespace else ""
+        return f"{prefix}{self._settings.user_boundary}{user}"
+
+    def _read(self, name: str) -> Channel | ErrorCode:
+        settings = self._settings
+        is_private = name.startswith(settings.private_prefix)
+        public_name = name.removeprefix(settings.private_prefix) if is_private else name
+        head, boundary, rest = public_name.partition(settings.namespace_boundary)
+        namespace, local = (head, rest) if boundary else (NO_NAMESPACE, public_name)
+        options = self._options.get(namespace) if namespace or not boundary else None
+        if options is None:
+            return codes.UNKNOWN_CHANNEL
+        users = None
+        if options.allow_user_limited_channels and settings.user_boundary in local:
+            listed = local.rpartition(settings.user_boundary)[2]
+            users = tuple(listed.split(settings.user_separator))
+        pattern = self._patterns.get(namespace)
+        is_well_formed = len(name.encode(errors="surrogatepass")) <= settings.max_length and (
+            pattern.search(local) is not None if pattern else name.isascii() and name.isprintable()
+        )
+        return Channel(
+            name=name,
+            namespace=namespace,
+            options=options,
+            is_private=is_private,
+            users=users,
+            is_well_formed=is_well_formed,
+        )

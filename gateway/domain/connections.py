@@ -1,0 +1,58 @@
+"""The connections of this node, by client and by user."""
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from gateway.domain.session import Session
+
+
+class HasSession(Protocol):
+    """A connection, as far as the registry cares."""
+
+    session: Session
+
+
+ConnectionT = TypeVar("ConnectionT", bound=HasSession)
+
+
+class Connections(Generic[ConnectionT]):
+    """Every open connection, authenticated or not. The size of this registry is the gauge."""
+
+    def __init__(self) -> None:
+        self._by_client: dict[str, ConnectionT] = {}
+        self._by_user: dict[str, set[ConnectionT]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def __iter__(self) -> Iterator[ConnectionT]:
+        """Iterate over a copy, so that connections may go meanwhile."""
+        return iter(list(self._by_client.values()))
+
+    @property
+    def users(self) -> int:
+        """How many users have a connection here, the anonymous one not counted."""
+        return len(self._by_user)
+
+    def add(self, connection: ConnectionT) -> None:
+        """Register a connection that has just been opened."""
+        self._by_client[connection.session.client_id] = connection
+
+    def identify(self, connection: ConnectionT) -> None:
+        """File *connection* under its session's user, once it is known."""
+        if connection.session.user:
+            self._by_user.setdefault(connection.session.user, set()).add(connection)
+
+    def remove(self, connection: ConnectionT) -> None:
+        """Forget a connection; a second time does nothing."""
+        self._by_client.pop(connection.session.client_id, None)
+        user = connection.session.user
+        siblings = self._by_user.get(user)
+        if siblings is not None:
+            siblings.discard(connection)
+            if not siblings:
+                del self._by_user[user]
+
+    def count_of(self, user: str) -> int:
+        """Count the connections of *user* on this node."""
+        return len(self._by_user.get(user, ()))

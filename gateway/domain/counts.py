@@ -1,0 +1,83 @@
+"""What a node counts, as plain integers: an increment on the hot path, a metric only when somebody scrapes.
+
+Nothing here is a gauge. How many there are is read from the registry that holds them, so no figure can drift.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+LATENCY_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the latency buckets, in seconds."""
+
+
+class Histogram:
+    """Counts values into fixed buckets, the way Prometheus reads them."""
+
+    __slots__ = ("bounds", "buckets", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = LATENCY_BOUNDS_S) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one *value*."""
+        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The delivery book of one namespace: due = delivered + dropped, always.
+
+    *due* are the subscribers at the moment of fan-out, once for each publication; *delivered* is what transports took.
+    """
+
+    published: int = 0
+    received: int = 0
+    due: int = 0
+    delivered: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Counts:
+    """All counters of a node."""
+
+    connections_accepted: Counter[str] = field(default_factory=Counter)
+    """By transport."""
+    connections_refused: Counter[str] = field(default_factory=Counter)
+    """Before the upgrade, by reason."""
+    disconnects: Counter[int] = field(default_factory=Counter)
+    """By the code that the server closed with."""
+    closes_by_peer: int = 0
+    """Connections that the client, or the network, ended."""
+    unsubscribes: Counter[int] = field(default_factory=Counter)
+    """By the code that the server pushed."""
+    commands: Counter[str] = field(default_factory=Counter)
+    """By method."""
+    errors: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """By method and error code."""
+    messages_in: int = 0
+    bytes_in: int = 0
+    messages_out: int = 0
+    """Publications handed to transports. Replies and pings are not counted here."""
+    bytes_out: int = 0
+    """Bytes handed to transports, framing included, before TLS."""
+    token_failures: Counter[str] = field(default_factory=Counter)
+    """By cause."""
+    limit_hits: Counter[str] = field(default_factory=Counter)
+    """By the limit that was reached."""
+    publish_to_write: Histogram = field(default_factory=Histogram)
+    """From accepting a publication on this node to handing it to the transports of this node."""
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    """By namespace."""
+
+    def ledger(self, namespace: str) -> Ledger:
+        """Return the book of *namespace*, opened on first use."""
+        book = self.ledgers.get(namespace)
+        if book is None:
+            book = self.ledgers[namespace] = Ledger()
+        return book

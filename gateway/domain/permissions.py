@@ -1,0 +1,29 @@
+"""Who may do what in a channel: protocol.md 3.4 (subscribe) and 3.5 (the rest), as pure functions.
+
+Each answers with the error that the client gets, or `None` for "go ahead". Existence and permission are decided apart,
+so that "unknown channel" never depends on who asks.
+"""
+
+from gateway.domain.channels import Channel
+from gateway.protocol import codes
+from gateway.protocol.codes import ErrorCode
+
+
+def refuse_subscribe(channel: Channel, user: str, *, is_insecure: bool) -> ErrorCode | None:
+    """Decide a subscribe without a token, steps 3 and 5 to 8 of protocol.md 3.4; *user* is `""` when anonymous."""
+    if channel.is_private:
+        return codes.PERMISSION_DENIED  # a `$` channel needs a token whatever the options say
+    if channel.users is not None:
+        allowed = user in channel.users and bool(user)
+    else:
+        options = channel.options
+        allowed = options.allow_subscribe_for_client and (bool(user) or options.allow_subscribe_for_anonymous)
+    return None if allowed or is_insecure else codes.PERMISSION_DENIED
+
+
+def refuse_publish(channel: Channel, user: str, *, is_subscribed: bool, is_insecure: bool) -> ErrorCode | None:
+    """Decide a publish (protocol.md 3.5)."""
+    options = channel.options
+    allowed = options.allow_publish_for_client or (options.allow_publish_for_subscriber and is_subscribed)
+    allowed = allowed and (bool(user) or options.allow_publish_for_anonymous)
+    return None if allowed or is_insecure else codes.PERMISSION_DENIED

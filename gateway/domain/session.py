@@ -1,0 +1,246 @@
+"""The logical client: what it is, what it joined, and when something is due. It decides; it never writes.
+
+Theory of operation. A session is born OPENED and has until its stale deadline to say who it is.
+
+    OPENED ──connect──▶ AUTHENTICATING ──accepted──▶ CONNECTED ──▶ CLOSED
+                              └──────────error reply──▶ REFUSED ──▶ CLOSED
+
+In REFUSED every command is ignored (protocol.md 3.1, 5); the session is closed a little later, so that the reply gets
+out first. All waiting is one number, `deadline_s`: the earliest of stale, ping, pong, expiry of the connection and
+expiry of a subscription. When it has passed, `tick` says what to do. Times are seconds of a monotonic clock.
+"""
+
+from enum import Enum, auto
+from typing import Final, Self
+
+import msgspec
+from pydantic import model_validator
+
+from gateway.domain.channels import Channel
+from gateway.domain.identity import Identity
+from gateway.domain.ratelimit import TokenBucket
+from gateway.domain.wheel import NEVER
+from gateway.protocol import codes
+from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.messages import ClientInfo
+from gateway.settings import Limit, Seconds, Settings, Size
+
+MAX_TTL_S: Final = 365 * 86400
+"""What a client is told at most (protocol.md 3.7)."""
+
+
+class SessionSettings(Settings):
+    """What a session waits for and how much it may hold; part of the table `client`."""
+
+    ping_interval_s: Seconds = 25.0
+    """Time between pings to a client."""
+    pong_timeout_s: Seconds = 8.0
+    """How long a client may take to answer a ping; shorter than `ping_interval`."""
+    stale_close_delay_s: Seconds = 10.0
+    """How long a client may take to authenticate (disconnect 3502; plain protocol: 1013)."""
+    refused_close_delay_s: Seconds = 1.0
+    """How long a connection stays open after its connect command was answered with an error."""
+    expired_close_delay_s: Seconds = 25.0
+    """How long after its expiry a connection may still be refreshed (disconnect 3005)."""
+    expired_sub_close_delay_s: Seconds = 25.0
+    """How long after its expiry a subscription may still be refreshed (unsubscribe 2501)."""
+    channel_limit: Size = 128
+    """Subscriptions of one connection, server-side ones included (error 106, disconnect 3505)."""
+    command_rate: Limit = 300
+    """Commands a second that one connection may send (error 111; far over it disconnect 3013; 0: no limit)."""
+    command_burst: Size = 600
+    """Commands that one connection may send at once: a reconnecting SDK sends its subscribes together."""
+
+    @model_validator(mode="after")
+    def _reject_late_pongs(self) -> Self:
+        if self.pong_timeout_s >= self.ping_interval_s:
+            pong, ping = self.pong_timeout_s, self.ping_interval_s
+            message = f"pong_timeout ({pong:g}s) must be shorter than ping_interval ({ping:g}s)"
+            raise ValueError(message)
+        return self
+
+
+class State(Enum):
+    """Where a session is in its life; the module's theory of operation has the picture."""
+
+    OPENED = auto()
+    AUTHENTICATING = auto()
+    CONNECTED = auto()
+    REFUSED = auto()
+    CLOSED = auto()
+
+
+class SendPing(msgspec.Struct, frozen=True, gc=False):
+    """Due now: ask the client for a sign of life."""
+
+
+class SubscriptionExpired(msgspec.Struct, frozen=True, gc=False):
+    """Due now: end this subscription, since no new token came for it."""
+
+    channel: str
+
+
+Action = SendPing | SubscriptionExpired | Disconnect
+
+
+class Subscription:
+    """One channel that a session is in."""
+
+    __slots__ = ("channel", "expires_at_s", "info", "is_server_side")
+
+    def __init__(self, channel: Channel, *, info: ClientInfo, is_server_side: bool, expires_at_s: float) -> None:
+        self.channel = channel
+        self.info = info
+        self.is_server_side = is_server_side
+        self.expires_at_s = expires_at_s
+
+
+class Session:
+    """The state of one client. Every method is a plain function of its arguments and of what came before."""
+
+    __slots__ = (
+        "_expires_at_s",
+        "_next_ping_at_s",
+        "_pong_due_at_s",
+        "_settings",
+        "_stale_at_s",
+        "bucket",
+        "client_id",
+        "deadline_s",
+        "granted",
+        "info",
+        "state",
+        "subscriptions",
+        "user",
+    )
+
+    def __init__(self, client_id: str, settings: SessionSettings, *, now_s: float) -> None:
+        self.client_id = client_id
+        self.state = State.OPENED
+        self.user = ""
+        self.info = ClientInfo(user="", client=client_id)
+        self.subscriptions: dict[str, Subscription] = {}
+        self.granted: frozenset[str] = frozenset()
+        """The channels that the connection's credentials gave it."""
+        self.bucket = TokenBucket()
+        self._settings = settings
+        self._stale_at_s = now_s + settings.stale_close_delay_s
+        self._next_ping_at_s = NEVER
+        self._pong_due_at_s = NEVER
+        self._expires_at_s = NEVER
+        self.deadline_s = self._stale_at_s
+
+    @property
+    def is_expiring(self) -> bool:
+        """Whether the connection ends unless it is refreshed."""
+        return self._expires_at_s != NEVER
+
+    def accept(self, identity: Identity, *, now_s: float, unix_s: float, random: float) -> None:
+        """Become CONNECTED as *identity*. *random* in [0, 1) spreads first pings over half an interval (3.2)."""
+        self.state = State.CONNECTED
+        self.identify(identity, now_s=now_s, unix_s=unix_s)
+        self._stale_at_s = NEVER
+        if self._settings.ping_interval_s:
+            self._next_ping_at_s = now_s + self._settings.ping_interval_s * (0.5 + random / 2)
+        self._reschedule()
+
+    def identify(self, identity: Identity, *, now_s: float, unix_s: float) -> None:
+        """Take over user, info and expiry of *identity*; a refresh does only this."""
+        self.user = identity.user
+        self.info = ClientInfo(user=identity.user, client=self.client_id, conn_info=identity.info)
+        for subscription in self.subscriptions.values():
+            subscription.info = ClientInfo(identity.user, self.client_id, identity.info, subscription.info.chan_info)
+        self._expires_at_s = monotonic_expiry(identity.expires_at_s, now_s=now_s, unix_s=unix_s)
+        self._reschedule()
+
+    def refuse(self, *, now_s: float) -> None:
+        """Become REFUSED: deaf until the close that follows."""
+        self.state = State.REFUSED
+        self._stale_at_s = min(self._stale_at_s, now_s + self._settings.refused_close_delay_s)
+        self._reschedule()
+
+    def close(self) -> None:
+        """Become CLOSED; nothing is due any more. The caller has taken the subscriptions apart."""
+        self.state = State.CLOSED
+        self.deadline_s = NEVER
+
+    def refuse_joining(self, channel: str, *, max_length: int) -> ErrorCode | Disconnect | None:
+        """Decide the first step of a subscribe (protocol.md 3.4, 1), before the name is read."""
+        if not channel:
+            return codes.PROTOCOL_VIOLATED
+        if len(channel) > max_length:
+            return codes.BAD_REQUEST
+        if channel in self.subscriptions:
+            return codes.ALREADY_SUBSCRIBED
+        if len(self.subscriptions) >= self._settings.channel_limit:
+            return codes.LIMIT_EXCEEDED
+        return None
+
+    def join(self, subscription: Subscription) -> None:
+        """Note that the session is in a channel from now on."""
+        self.subscriptions[subscription.channel.name] = subscription
+        if subscription.expires_at_s != NEVER:
+            self._reschedule()
+
+    def leave(self, channel: str) -> Subscription | None:
+        """Note that the session has left *channel*; `None` if it was not there."""
+        return self.subscriptions.pop(channel, None)
+
+    def refresh_subscription(self, subscription: Subscription, expires_at_s: float) -> None:
+        """Give *subscription* a new expiry."""
+        subscription.expires_at_s = expires_at_s
+        self._reschedule()
+
+    def pong(self) -> Disconnect | None:
+        """Take a sign of life; one that nobody asked for violates the protocol (3.2)."""
+        if self._pong_due_at_s == NEVER:
+            return codes.PROTOCOL_VIOLATED
+        self._pong_due_at_s = NEVER
+        self._reschedule()
+        return None
+
+    def tick(self, *, now_s: float) -> list[Action]:
+        """Say what is due at *now_s*, most final last."""
+        settings = self._settings
+        if now_s >= self._stale_at_s:
+            return [codes.STALE]
+        if now_s >= self._pong_due_at_s:
+            return [codes.NO_PONG]
+        if now_s >= self._expires_at_s + settings.expired_close_delay_s:
+            return [codes.CONNECTION_EXPIRED]
+        actions: list[Action] = []
+        for subscription in self.subscriptions.values():
+            if now_s >= subscription.expires_at_s + settings.expired_sub_close_delay_s:
+                if subscription.is_server_side:
+                    return [codes.SUBSCRIPTION_EXPIRED]
+                actions.append(SubscriptionExpired(subscription.channel.name))
+        if now_s >= self._next_ping_at_s:
+            self._next_ping_at_s = now_s + settings.ping_interval_s
+            if settings.pong_timeout_s:
+                self._pong_due_at_s = now_s + settings.pong_timeout_s
+            actions.append(SendPing())
+        self._reschedule()
+        return actions
+
+    def _reschedule(self) -> None:
+        settings = self._settings
+        self.deadline_s = min(
+            self._stale_at_s,
+            self._next_ping_at_s,
+            self._pong_due_at_s,
+            self._expires_at_s + settings.expired_close_delay_s,
+            min((each.expires_at_s for each in self.subscriptions.values()), default=NEVER)
+            + settings.expired_sub_close_delay_s,
+        )
+
+
+def monotonic_expiry(expires_at_s: float, *, now_s: float, unix_s: float) -> float:
+    """Turn an expiry in Unix seconds, 0 for never, into one of the monotonic clock."""
+    return now_s + (expires_at_s - unix_s) if expires_at_s else NEVER
+
+
+def ttl(expires_at_s: float, *, unix_s: float) -> int:
+    """Return what a client is told of an expiry in Unix seconds: whole seconds from now, at least one; 0 for never."""
+    if not expires_at_s:
+        return 0
+    return min(max(int(expires_at_s - unix_s + 0.5), 1), MAX_TTL_S)

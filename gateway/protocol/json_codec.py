@@ -1,0 +1,122 @@
+"""The JSON encoding (protocol.md 1.3, 2.1): one message a line, payloads embedded as they came.
+
+Payloads stay bytes from end to end: decoding a 170-byte publish this way costs 0.3 µs against 0.8 µs through dicts, and
+the publisher's spelling (blanks, `1.0`, key order) survives.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.protocol.codec import MalformedFrameError
+from gateway.protocol.messages import Command, Publication, Push, Reply
+
+_DECODER: Final = msgspec.json.Decoder(Command)
+_ENCODER: Final = msgspec.json.Encoder()
+# The closing quote is optional and nothing is given back, so that one pass is linear whatever the text.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_SQUARED: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_LONE_SURROGATE: Final = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+class JSONCodec:
+    """Newline-delimited JSON."""
+
+    name = "json"
+    ping = b"{}"
+
+    def __init__(self, *, max_depth: int = 128) -> None:
+        self._max_depth = max_depth
+
+    def decode(self, frame: bytes) -> list[Command]:
+        """Read the commands of *frame*; see `Codec.decode`."""
+        lines = frame.split(b"\n") if b"\n" in frame else [frame]
+        if len(lines) > 1 and not lines[-1]:
+            lines.pop()  # 1.3: one trailing newline is allowed, an empty line is not
+        if has_deeper_nesting(frame, limit=self._max_depth):
+            raise MalformedFrameError("nested too deeply")
+        try:
+            return [_DECODER.decode(line) for line in lines]
+        except (msgspec.MsgspecError, RecursionError):
+            return [_decode_with_lone_surrogates(line) for line in lines]
+
+    def reply(self, reply: Reply) -> bytes:
+        """Encode one reply."""
+        return _ENCODER.encode(reply)
+
+    def published(self, command_id: int) -> bytes:
+        """Encode the reply to a publish; five times as fast as through a `Reply`, which is the oracle in a test."""
+        return b'{"id":%d,"publish":{}}' % command_id
+
+    def push(self, push: Push) -> bytes:
+        """Encode one push that is no publication."""
+        return b'{"push":%b}' % _ENCODER.encode(push)
+
+    def publication(self, channel: str, publication: Publication) -> bytes:
+        """Encode one publication as a push; raw newlines in its payload go, since a message is one line (2.1)."""
+        encoded = b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _ENCODER.encode(publication))
+        if b"\n" in encoded or b"\r" in encoded:
+            # Inside JSON text a raw line end can only be a blank between tokens, so it may go. The carriage return goes
+            # too: it would end a line of an event stream.
+            return encoded.translate(None, b"\r\n")
+        return encoded
+
+    def join(self, messages: Sequence[bytes]) -> bytes:
+        """Put several messages into one frame, without a trailing newline (1.3)."""
+        return b"\n".join(messages)
+
+
+def has_deeper_nesting(text: bytes, *, limit: int) -> bool:
+    """Tell whether JSON *text* nests arrays and objects deeper than *limit*, brackets inside strings not counted.
+
+    Counting opening brackets settles nearly all messages in 0.1 µs. Where it does not, each round peels the innermost
+    level off, which takes at most *limit* passes in C; text whose brackets do not match is left to the decoder.
+    """
+    if text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    brackets = _STRING.sub(b"", text).translate(_SQUARED, _NOT_BRACKETS)
+    for _ in range(limit):
+        peeled = brackets.replace(b"[]", b"")
+        if len(peeled) == len(brackets):
+            return False
+        brackets = peeled
+    return b"[]" in brackets
+
+
+def is_json(text: bytes) -> bool:
+    """Tell whether *text* is exactly one JSON value in UTF-8."""
+    try:
+        text.isascii() or text.decode()
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
+        repaired = replace_lone_surrogates(text)
+        return repaired != text and is_json(repaired)
+    return True
+
+
+def replace_lone_surrogates(text: bytes) -> bytes:
+    r"""Write `\ufffd` for every `\uD800` to `\uDFFF` that has no partner; the length stays.
+
+    JSON's grammar allows half a pair, and JavaScript writes one when a string was cut inside an emoji; msgspec, and
+    many receivers, refuse it. Returns *text* unchanged when there is none.
+    """
+    return _LONE_SURROGATE.sub(lambda match: b"\\ufffd" if match[1] else match[0], text)
+
+
+def _decode_with_lone_surrogates(line: bytes) -> Command:
+    """Try once more after `replace_lone_surrogates`, so that one half of an emoji does not cost the connection."""
+    try:
+        return _DECODER.decode(replace_lone_surrogates(line))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MalformedFrameError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _quoted(channel: str) -> bytes:
+    return _ENCODER.encode(channel)

@@ -1,0 +1,64 @@
+"""The one base of all settings: frozen, keyword-only, checked at birth, with the units in the name.
+
+A settings class lives beside the code that obeys it. In a file and in the environment a key has the name that users of
+the Centrifugo protocol know (`ping_interval`); in code the unit is part of the name (`ping_interval_s`).
+"""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Settings(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=lambda name: name.removesuffix("_s"),
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def parse_duration(value: Any) -> Any:
+    """Read `"25s"`, `"1h30m"`, `"250ms"`, or a number of seconds; anything else is handed on for pydantic to refuse.
+
+    Raises:
+        ValueError: for a text that is not a duration.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    text = value.strip()
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        message = 'a duration is a number of seconds or a text such as "25s", "10m", "1h30m", "500ms"'
+        raise ValueError(message)
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"type": "string", "format": "duration"}),
+]
+"""A length of time in seconds, zero or more."""
+
+Size = Annotated[int, Field(ge=1)]
+"""A number of bytes or of things, at least one."""
+
+Limit = Annotated[int, Field(ge=0)]
+"""A number of things; 0 means no limit."""
