@@ -1,0 +1,1 @@
+"""Who is who: tokens, and the keys that they are checked with."""

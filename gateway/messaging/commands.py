@@ -1,0 +1,308 @@
+"""The client protocol: what each command does (protocol.md 3), in the order in which it must be decided."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from gateway.auth.tokens import TokenRefusedError
+from gateway.broker.contract import BrokerError, Published
+from gateway.broker.outcome import Outcome
+from gateway.domain.permissions import refuse_publish
+from gateway.domain.ratelimit import Verdict
+from gateway.domain.session import State
+from gateway.messaging.connecting import connect, refresh
+from gateway.messaging.conversation import Conversation, Services, Transport
+from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
+from gateway.protocol import codes
+from gateway.protocol.codec import MalformedFrameError
+from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.messages import (
+    Command,
+    HistoryRequest,
+    PresenceRequest,
+    PresenceStatsRequest,
+    PublishRequest,
+    Push,
+    Reply,
+    RPCRequest,
+    RPCResult,
+)
+from gateway.protocol.variants import ProtocolVariant
+
+Answer = msgspec.Struct | ErrorCode | Disconnect | None
+"""What became of a command: a result, an error for it, the end of the connection, or nobody left to tell."""
+
+
+class ClientConversation(Conversation):
+    """A client that speaks the client protocol, in any codec and framing."""
+
+    __slots__ = ("_publishes", "_replies", "variant")
+
+    variant: ProtocolVariant
+
+    def __init__(
+        self, transport: Transport, variant: ProtocolVariant, services: Services, *, uses_transport_pings: bool = False
+    ) -> None:
+        self._replies: list[bytes] = []
+        self._publishes: deque[tuple[int, Outcome[Published]]] | None = None
+        super().__init__(transport, variant, services, uses_transport_pings=uses_transport_pings)
+
+    # From and to the transport.
+
+    def receive(self, payload: bytes, *, is_text: bool = True) -> None:
+        """Take one frame's payload: one command or several (1.3). The opcode is not checked (1.2)."""
+        del is_text
+        counts = self.services.counts
+        counts.messages_in += 1
+        counts.bytes_in += len(payload)
+        try:
+            commands = self.variant.codec.decode(payload)
+        except MalformedFrameError:
+            self.disconnect(codes.PROTOCOL_VIOLATED)
+            return
+        for command in commands:
+            if self.session.state is State.CLOSED:
+                return
+            self.submit(command)
+        if self._replies:
+            self._flush()
+
+    def frame_pong(self) -> None:
+        """Take a pong of the transport's own; one that nobody asked for is legal there (RFC 6455 5.5.3)."""
+        if self.uses_transport_pings:
+            self.session.pong()
+
+    def push(self, push: Push) -> None:
+        """Say something unasked, after all replies that are ready."""
+        self._replies.append(self.variant.codec.push(push))
+        self._flush()
+
+    def _flush(self) -> None:
+        replies, self._replies = self._replies, []
+        if not replies:
+            return
+        data = self.variant.messages(replies)
+        self.services.counts.bytes_out += len(data)
+        if not self.transport.offer(data):
+            self.disconnect(codes.SLOW)
+
+    def _ping(self) -> None:
+        if self.uses_transport_pings:
+            self.transport.ping()
+        else:
+            self._replies.append(self.variant.codec.ping)
+            self._flush()
+
+    def _refuse(self, command_id: int, method: str, error: ErrorCode) -> None:
+        self.services.counts.errors[method, error.code] += 1
+        self._replies.append(self.variant.codec.reply(Reply(id=command_id, error=error)))
+
+    # Commands.
+
+    def _handle(self, command: Command) -> Coroutine[Any, Any, None] | None:
+        state = self.session.state
+        if state is State.REFUSED or state is State.CLOSED:
+            return None
+        if state is State.OPENED:
+            return self._handle_first(command)
+        publish = command.publish
+        if command.id and self.services.rate_limit is not None:
+            verdict = self.over_rate(self.services.rate_limit)
+            if verdict is not Verdict.WITHIN:
+                self._refuse_rate(command, verdict)
+                return None
+        # Publishing is tried first, since it is what clients do most; connect, subscribe and unsubscribe come before
+        # it in the protocol's order (2.1) for a command that holds several requests, which no SDK sends.
+        if publish is not None and command.id and not (command.connect or command.subscribe or command.unsubscribe):
+            self.services.counts.commands["publish"] += 1
+            self._publish(command.id, publish)
+            return None
+        if self._publishes:
+            return self._after_publishes(command)
+        return self._dispatch(command)
+
+    def _handle_first(self, command: Command) -> Coroutine[Any, Any, None] | None:
+        """Take the first command, which must be connect (3.1)."""
+        if command.connect is None or not command.id:
+            self.disconnect(codes.PROTOCOL_VIOLATED)
+            return None
+        self.services.counts.commands["connect"] += 1
+        self.session.state = State.AUTHENTICATING
+        return self._answer_later(command.id, "connect", connect(self, command.connect))
+
+    def _refuse_rate(self, command: Command, verdict: Verdict) -> None:
+        if verdict is Verdict.FAR_OVER:
+            self.disconnect(codes.RATE_EXCEEDED)
+        elif command.send is None:
+            self._refuse(command.id, "any", codes.TOO_MANY_REQUESTS)
+
+    def _after_publishes(self, command: Command) -> Coroutine[Any, Any, None]:
+        """Let replies of earlier publishes go first: replies come in command order (2.2)."""
+
+        async def carry_on() -> None:
+            while self._publishes:
+                with contextlib.suppress(BrokerError):  # its own reply tells
+                    await self._publishes[0][1].wait()
+            rest = self._dispatch(command)
+            if rest is not None:
+                await rest
+
+        return carry_on()
+
+    def _dispatch(self, command: Command) -> Coroutine[Any, Any, None] | None:
+        """Carry out the first request that is set, in the order of protocol.md 2.1."""
+        if not command.id and command.send is None:
+            violation = self.session.pong()
+            if violation is not None:
+                self.disconnect(violation)
+            return None
+        for method, carry_out in _METHODS:
+            request = getattr(command, method)
+            if request is not None:
+                self.services.counts.commands[method] += 1
+                answer = carry_out(self, request)
+                if isinstance(answer, Coroutine):
+                    return self._answer_later(command.id, method, answer)
+                self._answer(command.id, method, answer)
+                return None
+        # A command that is none (2.2).
+        self.disconnect(codes.PROTOCOL_VIOLATED)
+        return None
+
+    async def _answer_later(self, command_id: int, method: str, answering: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            answer = await answering
+        except TokenRefusedError as refusal:
+            self.note_token_failure(refusal)
+            answer = refusal.answer
+        except BrokerError:
+            answer = codes.INTERNAL_ERROR
+        self._answer(command_id, method, answer)
+
+    def _answer(self, command_id: int, method: str, answer: Answer) -> None:
+        """Tell the client what became of its command; in the same turn, so that no publication overtakes the reply."""
+        if self.has_gone or answer is None:
+            return
+        if isinstance(answer, Disconnect):
+            self.disconnect(answer)
+        elif isinstance(answer, ErrorCode):
+            self._refuse(command_id, method, answer)
+            if method == "connect":
+                # After an error reply the connection is dead (3.1, 5).
+                self.session.refuse(now_s=self.services.monotonic())
+                self.watch()
+        else:
+            result: dict[str, Any] = {method: answer}
+            self._replies.append(self.variant.codec.reply(Reply(id=command_id, **result)))
+
+    # Publish: the hot path.
+
+    def _publish(self, command_id: int, request: PublishRequest) -> None:
+        services, session = self.services, self.session
+        if not request.channel:
+            self.disconnect(codes.PROTOCOL_VIOLATED)
+            return
+        subscription = session.subscriptions.get(request.channel)
+        channel = subscription.channel if subscription else services.channels.resolve(request.channel)
+        outcome: Outcome[Published] | ErrorCode
+        if isinstance(channel, ErrorCode):
+            outcome = channel
+        elif not channel.is_well_formed:
+            outcome = codes.BAD_REQUEST
+        else:
+            refusal = refuse_publish(
+                channel,
+                session.user,
+                is_subscribed=subscription is not None,
+                is_insecure=services.is_insecure,
+            )
+            info = subscription.info if subscription else session.info
+            outcome = refusal or services.publisher.publish(channel, request.data, info, is_checked=True)
+        if self._publishes is None and isinstance(outcome, Outcome) and outcome.is_settled and not outcome.has_failed:
+            self._replies.append(self.variant.codec.published(command_id))
+            return
+        self._publish_later(command_id, outcome)
+
+    def _publish_later(self, command_id: int, outcome: Outcome[Published] | ErrorCode) -> None:
+        """Answer a publish that was refused, or that the broker has not settled yet, behind those before it."""
+        if isinstance(outcome, ErrorCode):
+            if self._publishes is None:
+                self._refuse(command_id, "publish", outcome)
+                return
+            refused: Outcome[Published] = Outcome()
+            refused.fail(_PublishRefusedError(outcome))
+            outcome = refused
+        if self._publishes is None:
+            self._publishes = deque()
+        self._publishes.append((command_id, outcome))
+        outcome.then(self._answer_publishes)
+
+    def _answer_publishes(self, _: Outcome[Published]) -> None:
+        while self._publishes and self._publishes[0][1].is_settled:
+            command_id, outcome = self._publishes.popleft()
+            try:
+                outcome.result()
+            except _PublishRefusedError as refusal:
+                self._refuse(command_id, "publish", refusal.error)
+            except BrokerError:
+                self._refuse(command_id, "publish", codes.INTERNAL_ERROR)
+            else:
+                self._replies.append(self.variant.codec.published(command_id))
+        if not self._publishes:
+            self._publishes = None
+        if self.session.state is not State.CLOSED:
+            self._flush()
+
+    def _subscription_expired(self, channel: str) -> None:
+        self.leave(channel)
+        self.services.counts.unsubscribes[codes.UNSUBSCRIBED_EXPIRED.code] += 1
+        self.push(Push(channel=channel, unsubscribe=codes.UNSUBSCRIBED_EXPIRED))
+
+
+class _PublishRefusedError(BrokerError):
+    """Carries a refusal through the line of publishes that wait for the broker."""
+
+    def __init__(self, error: ErrorCode) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _connect_again(_client: Conversation, _request: object) -> Disconnect:
+    return codes.PROTOCOL_VIOLATED  # 3.1, 6
+
+
+def _send(_client: Conversation, _request: object) -> Disconnect:
+    return codes.SEND_NOT_AVAILABLE
+
+
+def _rpc(_client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode:
+    return RPCResult() if request.method == "ping" else codes.METHOD_NOT_FOUND
+
+
+def _not_available(
+    client: Conversation, request: PresenceRequest | PresenceStatsRequest | HistoryRequest
+) -> ErrorCode | Disconnect:
+    """Answer for a feature that no namespace here has."""
+    if not request.channel:
+        return codes.PROTOCOL_VIOLATED
+    channel = client.services.channels.resolve(request.channel)
+    return channel if isinstance(channel, ErrorCode) else codes.NOT_AVAILABLE
+
+
+# In the order in which the server looks for requests (2.1). A publish beside another request is not worth a method: it
+# is carried out above, or not at all.
+_METHODS: Final[tuple[tuple[str, Callable[[Conversation, Any], Answer | Coroutine[Any, Any, Answer]]], ...]] = (
+    ("connect", _connect_again),
+    ("subscribe", subscribe),
+    ("unsubscribe", unsubscribe),
+    ("presence", _not_available),
+    ("presence_stats", _not_available),
+    ("history", _not_available),
+    ("rpc", _rpc),
+    ("send", _send),
+    ("refresh", refresh),
+    ("sub_refresh", sub_refresh),
+)

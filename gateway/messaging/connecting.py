@@ -1,0 +1,126 @@
+"""connect and refresh: who a client is, and until when (protocol.md 3.1, 3.3, 3.7, 5.2)."""
+
+from gateway.auth.tokens import TokenRefusedError
+from gateway.domain.channels import Channel
+from gateway.domain.identity import Grant, Identity
+from gateway.domain.permissions import refuse_subscribe
+from gateway.domain.session import ttl
+from gateway.messaging.conversation import Conversation
+from gateway.messaging.subscribing import new_subscription
+from gateway.protocol import codes
+from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.messages import ConnectRequest, ConnectResult, RefreshRequest, RefreshResult, SubscribeResult
+
+
+async def connect(client: Conversation, request: ConnectRequest) -> ConnectResult | ErrorCode | Disconnect | None:
+    """Authenticate *client* and make its server-side subscriptions; `None` if it has gone meanwhile.
+
+    Raises:
+        TokenRefusedError: with what the client gets.
+        BrokerError: a server-side subscription could not be made; none is left behind.
+    """
+    services, session = client.services, client.session
+    identity = await _authenticate(client, request)
+    if not isinstance(identity, Identity):
+        return identity
+    # Filed before anything is awaited, so that a user's connections that come together are all counted.
+    if client.has_gone or not client.admit(identity):
+        return None
+    wanted = _server_side(client, request, identity)
+    if not isinstance(wanted, list):
+        return wanted
+    if not await client.acquire([channel.name for channel, _ in wanted]):
+        return None
+    unix_s = services.unix()
+    session.accept(identity, now_s=services.monotonic(), unix_s=unix_s, random=services.random())
+    session.granted = frozenset(grant.channel for grant in _grants(client, identity))
+    client.watch()
+    services.log.info("connected", client=session.client_id, user=session.user, name=request.name)
+    for channel, grant in wanted:
+        client.enter(new_subscription(client, channel, grant, is_server_side=True))
+    settings, pings = services.session, not client.uses_transport_pings
+    return ConnectResult(
+        client=session.client_id,
+        version=services.version,
+        expires=bool(identity.expires_at_s),
+        ttl=ttl(identity.expires_at_s, unix_s=unix_s),
+        subs={channel.name: SubscribeResult(data=grant.data) for channel, grant in wanted},
+        ping=max(round(settings.ping_interval_s), 1) if pings else 0,
+        pong=bool(settings.pong_timeout_s) and pings,
+        time=int(unix_s * 1000) if services.includes_server_time else 0,
+    )
+
+
+async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResult | Disconnect | None:
+    """Prolong the connection by a new token; everything but a fitting token ends it (3.7)."""
+    services, session = client.services, client.session
+    if not request.token:
+        return codes.PROTOCOL_VIOLATED
+    unix_s = services.unix()
+    try:
+        identity = await services.connection_tokens.connection(request.token, unix_s=unix_s)
+    except TokenRefusedError as refusal:
+        client.note_token_failure(refusal)
+        has_expired = refusal.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
+        return codes.CONNECTION_EXPIRED if has_expired else codes.INVALID_TOKEN
+    if client.has_gone:
+        return None
+    if identity.user != session.user:
+        return codes.INVALID_TOKEN
+    if {grant.channel for grant in _grants(client, identity)} != session.granted:
+        return codes.INSUFFICIENT_STATE
+    identity = _without_expiry(identity) if services.is_insecure else identity
+    session.identify(identity, now_s=services.monotonic(), unix_s=unix_s)
+    client.watch()
+    return RefreshResult(expires=bool(identity.expires_at_s), ttl=ttl(identity.expires_at_s, unix_s=unix_s))
+
+
+async def _authenticate(client: Conversation, request: ConnectRequest) -> Identity | Disconnect:
+    """Find out who it is (3.1, 3)."""
+    services = client.services
+    if not request.token:
+        return Identity() if services.is_insecure or services.is_anonymous_allowed else codes.PROTOCOL_VIOLATED
+    identity = await services.connection_tokens.connection(request.token, unix_s=services.unix())
+    if not identity.user and services.refuses_anonymous_tokens:
+        return codes.ANONYMOUS_REFUSED
+    return _without_expiry(identity) if services.is_insecure else identity
+
+
+def _without_expiry(identity: Identity) -> Identity:
+    """Drop the expiry, which `client.insecure` does not enforce (6.3)."""
+    return Identity(user=identity.user, info=identity.info, grants=identity.grants)
+
+
+def _server_side(
+    client: Conversation, request: ConnectRequest, identity: Identity
+) -> list[tuple[Channel, Grant]] | ErrorCode | Disconnect:
+    """Decide the server-side subscriptions (3.3): what credentials give, and what the client may recover."""
+    services = client.services
+    wanted: dict[str, tuple[Channel, Grant]] = {}
+    for grant in _grants(client, identity):
+        channel = services.channels.resolve(grant.channel)
+        if isinstance(channel, ErrorCode):
+            return channel
+        if not client.can_carry(channel):
+            return codes.NOT_AVAILABLE
+        wanted[channel.name] = channel, grant
+    for name in request.subs:
+        channel = services.channels.resolve(name)
+        if isinstance(channel, ErrorCode):
+            return codes.PROTOCOL_VIOLATED
+        refusal = refuse_subscribe(channel, identity.user, is_insecure=services.is_insecure)
+        if name not in wanted and refusal is None and channel.is_well_formed and client.can_carry(channel):
+            wanted[name] = channel, Grant(name)
+    if len(wanted) > services.session.channel_limit:
+        services.counts.limit_hits["channel_limit"] += 1
+        return codes.CHANNEL_LIMIT
+    return list(wanted.values())
+
+
+def _grants(client: Conversation, identity: Identity) -> list[Grant]:
+    """Return the channels that credentials give *identity*, its personal one included."""
+    services = client.services
+    grants = list(identity.grants)
+    if services.personal_namespace is not None and identity.user:
+        grants.append(Grant(services.channels.personal_channel(identity.user, namespace=services.personal_namespace)))
+    return grants

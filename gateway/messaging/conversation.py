@@ -1,0 +1,354 @@
+"""What every kind of client has in common: order, waiting, joining, leaving, and one way to end.
+
+A conversation stands between a transport below it and the node's services. Its commands run one after the other. One
+that has to wait (for a broker, for keys) runs as a task, and those behind it wait in line, bounded by not reading on;
+all others run in the call that brought them. No task, queue or generator is made for a publication.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import structlog
+
+from gateway.auth.tokens import TokenRefusedError, TokenVerifier
+from gateway.domain.channels import Channel, Channels, DataFormat
+from gateway.domain.connections import Connections
+from gateway.domain.counts import Counts
+from gateway.domain.hub import Hub, Subscriber
+from gateway.domain.identity import Identity
+from gateway.domain.ratelimit import RateLimit, Verdict
+from gateway.domain.session import SendPing, Session, SessionSettings, State, Subscription, SubscriptionExpired
+from gateway.domain.wheel import TimerWheel
+from gateway.messaging.handlers import Handler
+from gateway.messaging.publishing import Publisher
+from gateway.messaging.subscriptions import Interest
+from gateway.protocol import codes
+from gateway.protocol.codes import Disconnect
+from gateway.protocol.variants import Variant
+
+_MAX_WAITING: Final = 256
+"""Commands that wait in line before the transport is asked to stop reading."""
+
+
+class Transport(Subscriber, Protocol):
+    """What a session writes to. Nothing above it knows whether it is a WebSocket, a stream or something else.
+
+    `offer` and `dismiss` are those of `Subscriber`; `dismiss` comes back as `Conversation.disconnect`.
+    """
+
+    name: str
+
+    def ping(self) -> None:
+        """Send a ping of the transport's own (a WebSocket Ping frame), if it has such a thing."""
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Write what was offered, tell the peer why, and close; with 3008 what waits is thrown away."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer for now; idempotent."""
+
+    def resume_reading(self) -> None:
+        """Take from the peer again; idempotent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What conversations share: the node's parts, its clocks, its randomness."""
+
+    session: SessionSettings
+    is_insecure: bool
+    is_anonymous_allowed: bool
+    refuses_anonymous_tokens: bool
+    includes_server_time: bool
+    user_connection_limit: int
+    personal_namespace: str | None
+    """The namespace of personal channels, `None` when they are off."""
+    max_channel_length: int
+    rate_limit: RateLimit | None
+    version: str
+    channels: Channels
+    connection_tokens: TokenVerifier
+    subscription_tokens: TokenVerifier
+    hub: Hub
+    interest: Interest
+    publisher: Publisher
+    handlers: dict[str, Handler]
+    connections: "Connections[Conversation]"
+    wheel: "TimerWheel[Conversation]"
+    counts: Counts
+    log: structlog.typing.FilteringBoundLogger
+    monotonic: Callable[[], float]
+    unix: Callable[[], float]
+    random: Callable[[], float]
+    new_id: Callable[[], str]
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    """Start a task that the node owns."""
+
+
+class Conversation(ABC):
+    """One client, from the opened transport to the closed one."""
+
+    __slots__ = (
+        "_is_busy",
+        "_line",
+        "deadline_s",
+        "services",
+        "session",
+        "transport",
+        "uses_transport_pings",
+        "variant",
+        "wheel_slot",
+    )
+
+    def __init__(
+        self, transport: Transport, variant: Variant, services: Services, *, uses_transport_pings: bool
+    ) -> None:
+        self.uses_transport_pings = uses_transport_pings
+        self.transport = transport
+        self.variant = variant
+        self.services = services
+        self.session = Session(services.new_id(), services.session, now_s=services.monotonic())
+        self._is_busy = False
+        self._line: deque[Any] | None = None
+        self.wheel_slot: int | None = None
+        self.deadline_s = self.session.deadline_s
+        services.connections.add(self)
+        self.watch()
+
+    # What a kind of client defines.
+
+    @abstractmethod
+    def receive(self, payload: bytes, *, is_text: bool) -> None:
+        """Take one whole message of the peer; text has been checked to be UTF-8."""
+
+    @abstractmethod
+    def frame_pong(self) -> None:
+        """Take a pong of the transport's own."""
+
+    @abstractmethod
+    def _handle(self, command: Any) -> Coroutine[Any, Any, None] | None:
+        """Carry out one command, or return what is left of it if that has to wait."""
+
+    @abstractmethod
+    def _ping(self) -> None:
+        """Ask the peer for a sign of life."""
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Write the replies that are ready."""
+
+    @abstractmethod
+    def _subscription_expired(self, channel: str) -> None:
+        """End a subscription whose time is over, and tell the client."""
+
+    def _closing(self, disconnect: Disconnect) -> Disconnect:
+        """Translate *disconnect* into the code that this kind of client is told."""
+        return disconnect
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether the connection has ended, which any await may have brought."""
+        return self.session.state is State.CLOSED
+
+    # Commands, in order.
+
+    def submit(self, command: Any) -> None:
+        """Carry out *command* after all that came before it."""
+        if self._is_busy:
+            self._wait_in_line(command)
+            return
+        try:
+            rest = self._handle(command)
+        except Exception:  # noqa: BLE001 - whatever went wrong is our fault, and this client's alone to feel
+            self._failed()
+            return
+        if rest is not None:
+            self._is_busy = True
+            self.services.spawn(self._carry_on(rest))
+
+    def _wait_in_line(self, command: Any) -> None:
+        if self._line is None:
+            self._line = deque()
+        self._line.append(command)
+        if len(self._line) >= _MAX_WAITING:
+            self.transport.pause_reading()
+
+    async def _carry_on(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Finish a command that waits, then those behind it."""
+        while True:
+            try:
+                await rest
+            except Exception:  # noqa: BLE001 - as above
+                self._failed()
+            self._is_busy = False
+            follower = self._drain_line()
+            if follower is None:
+                break
+            rest = follower
+        if self.session.state is not State.CLOSED:
+            self._flush()
+
+    def _drain_line(self) -> Coroutine[Any, Any, None] | None:
+        """Carry out what waits in line, up to the next command that has to wait itself."""
+        while self._line:
+            if self.session.state is State.CLOSED:
+                self._line.clear()
+                break
+            try:
+                rest = self._handle(self._line.popleft())
+            except Exception:  # noqa: BLE001 - as above
+                self._failed()
+                continue
+            if rest is not None:
+                self._is_busy = True
+                return rest
+        if self._line is not None:
+            self._line = None
+            self.transport.resume_reading()
+        return None
+
+    def _failed(self) -> None:
+        """End the conversation after a fault of ours; must be called while the exception is handled."""
+        self.services.log.exception("command failed", client=self.session.client_id)  # noqa: LOG004 - see above
+        self.disconnect(codes.SERVER_ERROR)
+
+    def over_rate(self, limit: RateLimit) -> Verdict:
+        """Count one command against the connection's rate limit."""
+        verdict = self.session.bucket.take(limit, now_s=self.services.monotonic())
+        if verdict is not Verdict.WITHIN:
+            self.services.counts.limit_hits["command_rate"] += 1
+        return verdict
+
+    # Time.
+
+    def watch(self) -> None:
+        """Have `tick` called at the session's next deadline. Call it when a deadline has moved nearer."""
+        self.deadline_s = self.session.deadline_s
+        self.services.wheel.watch(self)
+
+    def tick(self) -> None:
+        """Do what is due."""
+        for action in self.session.tick(now_s=self.services.monotonic()):
+            match action:
+                case SendPing():
+                    self._ping()
+                case SubscriptionExpired(channel):
+                    self._subscription_expired(channel)
+                case Disconnect():
+                    self.disconnect(action)
+        if self.session.state is not State.CLOSED:
+            self.watch()
+
+    # Who it is.
+
+    def admit(self, identity: Identity) -> bool:
+        """File the connection under its user; false when that user has too many, and this one was disconnected."""
+        services, user = self.services, identity.user
+        limit = services.user_connection_limit
+        if limit and user and user != self.session.user and services.connections.count_of(user) >= limit:
+            services.counts.limit_hits["user_connection_limit"] += 1
+            self.disconnect(codes.CONNECTION_LIMIT)
+            return False
+        self.session.user = user
+        services.connections.identify(self)
+        return True
+
+    def note_token_failure(self, refusal: TokenRefusedError) -> None:
+        """Count and log a token that did not do."""
+        self.services.counts.token_failures[refusal.cause] += 1
+        self.services.log.info("token refused", client=self.session.client_id, cause=refusal.cause)
+
+    # Joining and leaving.
+
+    async def acquire(self, channels: Sequence[str]) -> bool:
+        """Have the broker confirm *channels*, all or none; false when the connection has gone meanwhile.
+
+        Call `enter` for each of them before anything else is awaited.
+
+        Raises:
+            BrokerError: nothing was left behind.
+        """
+        interest = self.services.interest
+        acquired: list[str] = []
+        try:
+            for channel in channels:
+                await interest.acquire(channel)
+                acquired.append(channel)
+        except BaseException:
+            for channel in acquired:
+                interest.release(channel)
+            raise
+        if self.session.state is State.CLOSED:
+            for channel in acquired:
+                interest.release(channel)
+            return False
+        return True
+
+    def enter(self, subscription: Subscription) -> None:
+        """Deliver a channel that `acquire` has confirmed from now on."""
+        services, session, channel = self.services, self.session, subscription.channel
+        services.hub.join(channel, self.transport, self.variant_for(channel))
+        session.join(subscription)
+        self.watch()
+        services.log.info("subscribed", client=session.client_id, user=session.user, channel=channel.name)
+
+    def leave(self, channel: str) -> bool:
+        """Unsubscribe; false if the session was not subscribed."""
+        subscription = self.session.leave(channel)
+        if subscription is None:
+            return False
+        self._detach(subscription)
+        self.services.log.info("unsubscribed", client=self.session.client_id, user=self.session.user, channel=channel)
+        return True
+
+    def can_carry(self, channel: Channel) -> bool:
+        """Tell whether this client's encoding can carry what is published in *channel*."""
+        return not (self.variant.needs_json and channel.options.publication_data_format is DataFormat.BINARY)
+
+    def variant_for(self, channel: Channel) -> Variant:
+        """Return what publications of *channel* are encoded as for this client."""
+        del channel
+        return self.variant
+
+    def _detach(self, subscription: Subscription) -> None:
+        channel = subscription.channel
+        self.services.hub.leave(channel.name, self.transport, self.variant_for(channel))
+        self.services.interest.release(channel.name)
+
+    # The end.
+
+    def disconnect(self, disconnect: Disconnect) -> None:
+        """End the conversation from this side; a second time does nothing."""
+        if self.session.state is State.CLOSED:
+            return
+        if disconnect is not codes.SLOW:
+            self._flush()
+        told = self._closing(disconnect)
+        self.services.counts.disconnects[told.code] += 1
+        self._end(code=told.code, reason=told.reason, by="server")
+        self.transport.close(told)
+
+    def closed(self, *, code: int, reason: str, by: str) -> None:
+        """Take note of an end that `disconnect` did not bring about; *by* says who did."""
+        if self.session.state is State.CLOSED:
+            return
+        if by == "server":
+            self.services.counts.disconnects[code] += 1
+        else:
+            self.services.counts.closes_by_peer += 1
+        self._end(code=code, reason=reason, by=by)
+
+    def _end(self, *, code: int, reason: str, by: str) -> None:
+        services, session = self.services, self.session
+        session.close()
+        for subscription in session.subscriptions.values():
+            self._detach(subscription)
+        session.subscriptions.clear()
+        services.connections.remove(self)
+        services.wheel.forget(self)
+        self._line = None
+        services.log.info("closed", client=session.client_id, user=session.user, code=code, reason=reason, by=by)

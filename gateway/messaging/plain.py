@@ -1,0 +1,272 @@
+"""The plain protocol: a client that has nothing but a WebSocket (README, "The plain protocol").
+
+The first message is `{"token": "<JWT>"}`, what follows is published as it is. Codes are the WebSocket's own.
+"""
+
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from gateway.auth.tokens import TokenRefusedError
+from gateway.broker.contract import BrokerError, Published
+from gateway.broker.outcome import Outcome
+from gateway.domain.channels import Channel, DataFormat
+from gateway.domain.identity import Identity
+from gateway.domain.permissions import refuse_publish, refuse_subscribe
+from gateway.domain.ratelimit import RateLimit, Verdict
+from gateway.domain.session import State, Subscription
+from gateway.domain.wheel import NEVER
+from gateway.messaging.conversation import Conversation, Services, Transport
+from gateway.messaging.handlers import Handler, Request
+from gateway.protocol import codes
+from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.json_codec import is_json
+from gateway.protocol.variants import PlainVariant, Variant
+
+NORMAL_CLOSURE: Final = 1000
+GOING_AWAY: Final = 1001
+POLICY_VIOLATION: Final = 1008
+INTERNAL_ERROR: Final = 1011
+TRY_AGAIN_LATER: Final = 1013
+
+AUTHENTICATION_TIMEOUT: Final = Disconnect(TRY_AGAIN_LATER, "authentication timeout")
+TOKEN_MISSING: Final = Disconnect(POLICY_VIOLATION, "token missing")
+TOKEN_INVALID: Final = Disconnect(POLICY_VIOLATION, "token invalid")
+TOKEN_EXPIRED: Final = Disconnect(POLICY_VIOLATION, "token expired")
+RATE_LIMIT: Final = Disconnect(POLICY_VIOLATION, "rate limit")
+
+_TRANSLATED: Final = {
+    codes.SHUTDOWN: Disconnect(GOING_AWAY, "shutdown"),
+    codes.SERVER_ERROR: Disconnect(INTERNAL_ERROR, "internal server error"),
+    codes.CONNECTION_EXPIRED: TOKEN_EXPIRED,
+    codes.STALE: AUTHENTICATION_TIMEOUT,
+    codes.RATE_EXCEEDED: RATE_LIMIT,
+}
+_LAST_RECONNECT_CODE: Final = 3499
+
+
+class _TokenMessage(msgspec.Struct):
+    token: Any = None
+
+
+class PlainConversation(Conversation):
+    """A client of the plain protocol: one connection, one channel."""
+
+    __slots__ = ("_awaits_token", "_binary", "_channel_name", "_handler")
+
+    variant: PlainVariant
+
+    def __init__(
+        self, transport: Transport, variant: PlainVariant, services: Services, *, channel: str, binary: PlainVariant
+    ) -> None:
+        self._channel_name = channel
+        self._binary = binary
+        self._handler: Handler | None = None
+        self._awaits_token = True
+        super().__init__(transport, variant, services, uses_transport_pings=True)
+        if services.is_anonymous_allowed or services.is_insecure:
+            self.submit(_Open())
+
+    # From and to the transport.
+
+    def receive(self, payload: bytes, *, is_text: bool) -> None:
+        """Take one message."""
+        counts = self.services.counts
+        counts.messages_in += 1
+        counts.bytes_in += len(payload)
+        self.submit(_Message(payload, is_text))
+
+    def frame_pong(self) -> None:
+        """Take a WebSocket pong."""
+        self.session.pong()
+
+    def variant_for(self, channel: Channel) -> Variant:
+        """Return the binary variant for a namespace of binary publications."""
+        return self._binary if channel.options.publication_data_format is DataFormat.BINARY else self.variant
+
+    def _write(self, data: bytes) -> None:
+        self.services.counts.bytes_out += len(data)
+        if not self.transport.offer(data):
+            self.disconnect(codes.SLOW)
+
+    def _answer(self, value: dict[str, Any]) -> None:
+        self._write(self.variant.message(msgspec.json.encode(value)))
+
+    def _refuse(self, error: ErrorCode) -> None:
+        self.services.counts.errors["plain", error.code] += 1
+        self._answer({"error": {"code": error.code, "message": error.message}})
+
+    def _ping(self) -> None:
+        self.transport.ping()
+
+    def _flush(self) -> None:
+        """Do nothing: every answer is written when it is made."""
+
+    def _subscription_expired(self, channel: str) -> None:
+        raise AssertionError(f"plain subscriptions do not expire, {channel!r} did")
+
+    def _closing(self, disconnect: Disconnect) -> Disconnect:
+        if disconnect.code < codes.CONNECTION_CLOSED.code:
+            return disconnect
+        code = TRY_AGAIN_LATER if disconnect.code <= _LAST_RECONNECT_CODE else POLICY_VIOLATION
+        return _TRANSLATED.get(disconnect, Disconnect(code, disconnect.reason))
+
+    # Messages.
+
+    def _handle(self, command: "_Open | _Message") -> Coroutine[Any, Any, None] | None:
+        if self.session.state is State.CLOSED:
+            return None
+        if isinstance(command, _Open):
+            return self._open()
+        if self.services.rate_limit is not None and not self._is_within_rate(self.services.rate_limit):
+            return None
+        if self._awaits_token:
+            self._awaits_token = False
+            token = _token_of(command)
+            if token is not None:
+                return self._authenticate(token)
+            if self.session.state is State.OPENED:
+                self.disconnect(TOKEN_MISSING)
+                return None
+        if self._handler is not None:
+            return self._call(self._handler, command)
+        self._publish(command)
+        return None
+
+    def _is_within_rate(self, limit: RateLimit) -> bool:
+        verdict = self.over_rate(limit)
+        if verdict is Verdict.FAR_OVER:
+            self.disconnect(RATE_LIMIT)
+        elif verdict is Verdict.OVER:
+            self._refuse(codes.TOO_MANY_REQUESTS)
+        return verdict is Verdict.WITHIN
+
+    async def _open(self) -> None:
+        """Let an anonymous client listen at once, where it may; else it still has to show a token."""
+        refusal = await self._listen(Identity())
+        if refusal is not None and refusal is not codes.PERMISSION_DENIED:
+            self.disconnect(Disconnect(POLICY_VIOLATION, refusal.message))
+
+    async def _authenticate(self, token: Any) -> None:
+        services = self.services
+        if not isinstance(token, str):
+            self.disconnect(TOKEN_INVALID)
+            return
+        try:
+            identity = await services.connection_tokens.connection(token, unix_s=services.unix())
+        except TokenRefusedError as error:
+            self.note_token_failure(error)
+            has_expired = error.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
+            self.disconnect(TOKEN_EXPIRED if has_expired else TOKEN_INVALID)
+            return
+        if not identity.user and services.refuses_anonymous_tokens:
+            self.disconnect(codes.ANONYMOUS_REFUSED)
+            return
+        if services.is_insecure:
+            identity = Identity(user=identity.user, info=identity.info, grants=identity.grants)
+        refusal = await self._listen(identity)
+        if refusal is not None:
+            self.disconnect(Disconnect(POLICY_VIOLATION, refusal.message))
+
+    async def _listen(self, identity: Identity) -> ErrorCode | None:
+        """Become *identity* and join the channel, or say why not; a client that listens already stays joined."""
+        services, session = self.services, self.session
+        channel = services.channels.resolve(self._channel_name)
+        refusal = channel if isinstance(channel, ErrorCode) else self._refuse_channel(channel, identity)
+        if refusal is not None or isinstance(channel, ErrorCode):
+            return refusal
+        try:
+            if channel.options.handler:
+                self._handler = services.handlers[channel.options.handler]
+            elif channel.name not in session.subscriptions and not await self.acquire([channel.name]):
+                return None
+        except BrokerError:
+            return codes.INTERNAL_ERROR
+        if session.state is State.CLOSED or not self.admit(identity):
+            self._release(channel)
+            return None
+        session.accept(identity, now_s=services.monotonic(), unix_s=services.unix(), random=services.random())
+        self.watch()
+        services.log.info("connected", client=session.client_id, user=session.user, name="plain")
+        if self._handler is None and channel.name not in session.subscriptions:
+            self.enter(Subscription(channel, info=session.info, is_server_side=False, expires_at_s=NEVER))
+        if not self._awaits_token:
+            self._answer({"status": "authenticated", "user": identity.user})
+        return None
+
+    def _release(self, channel: Channel) -> None:
+        if self._handler is None and channel.name not in self.session.subscriptions:
+            self.services.interest.release(channel.name)
+
+    def _refuse_channel(self, channel: Channel, identity: Identity) -> ErrorCode | None:
+        if channel.is_private:
+            return codes.PERMISSION_DENIED  # needs a subscription token, which this protocol has no place for
+        if not channel.is_well_formed:
+            return codes.BAD_REQUEST
+        if any(grant.channel == channel.name for grant in identity.grants):
+            return None
+        return refuse_subscribe(channel, identity.user, is_insecure=self.services.is_insecure)
+
+    def _publish(self, message: "_Message") -> None:
+        services, session = self.services, self.session
+        services.counts.commands["publish"] += 1
+        subscription = session.subscriptions.get(self._channel_name)
+        if subscription is None:
+            raise AssertionError("a connected plain client without a handler is subscribed")
+        channel = subscription.channel
+        error = refuse_publish(channel, session.user, is_subscribed=True, is_insecure=services.is_insecure)
+        if error is None and not _fits(message, channel.options.publication_data_format):
+            error = codes.BAD_REQUEST
+        outcome = error or services.publisher.publish(channel, message.payload, subscription.info, is_checked=False)
+        if isinstance(outcome, ErrorCode):
+            self._refuse(outcome)
+        elif not outcome.is_settled or outcome.has_failed:
+            outcome.then(self._answer_publish)
+
+    def _answer_publish(self, outcome: Outcome[Published]) -> None:
+        if outcome.has_failed and self.session.state is not State.CLOSED:
+            self._refuse(codes.INTERNAL_ERROR)
+
+    async def _call(self, handler: Handler, message: "_Message") -> None:
+        self.services.counts.commands["handler"] += 1
+        data = message.payload.decode() if message.is_text else message.payload
+        request = Request(self._channel_name, self.session.user, self.session.client_id, data)
+        try:
+            answer = await handler(request)
+        except Exception:
+            self.services.log.exception("handler failed", client=self.session.client_id, channel=self._channel_name)
+            self._refuse(codes.INTERNAL_ERROR)
+            return
+        if self.session.state is State.CLOSED or answer is None:
+            return
+        if isinstance(answer, str):
+            self._write(self.variant.text(answer.encode()))
+        else:
+            self._write(self.variant.binary(answer))
+
+
+class _Open(msgspec.Struct, frozen=True):
+    """The moment after the handshake, as a command, so that what the client sends meanwhile waits its turn."""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    payload: bytes
+    is_text: bool
+
+
+def _token_of(message: _Message) -> Any:
+    """Return the value of `token` if *message* is a JSON object that has one, else `None`."""
+    if not message.is_text:
+        return None
+    try:
+        return msgspec.json.decode(message.payload, type=_TokenMessage).token
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _fits(message: _Message, data_format: DataFormat) -> bool:
+    """Tell whether the opcode suits the namespace: bytes only where bytes are published, text always as JSON."""
+    if not message.is_text:
+        return data_format is DataFormat.BINARY
+    return data_format not in {DataFormat.BINARY, DataFormat.ANY} or is_json(message.payload)

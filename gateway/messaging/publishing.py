@@ -1,0 +1,74 @@
+"""The one way of a publication into the broker: data format, processors, publish."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from gateway.broker.contract import Broker, Published
+from gateway.broker.outcome import Outcome
+from gateway.domain.channels import Channel, DataFormat
+from gateway.domain.counts import Counts
+from gateway.messaging.processors import PROCESSORS, NotProcessableError, Processor, run_processors
+from gateway.protocol import codes
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.json_codec import has_deeper_nesting, is_json
+from gateway.protocol.messages import ClientInfo, Publication
+
+_BLANKS: Final = b" \t\r\n"
+
+
+class Publisher:
+    """Checks what is published and hands it to the broker. Permission was decided before."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        counts: Counts,
+        *,
+        monotonic: Callable[[], float],
+        unix: Callable[[], float],
+        max_depth: int,
+        processors: Mapping[str, Processor] = PROCESSORS,
+    ) -> None:
+        self._broker = broker
+        self._counts = counts
+        self._monotonic = monotonic
+        self._unix = unix
+        self._max_depth = max_depth
+        self._processors = processors
+
+    def publish(
+        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None, *, is_checked: bool
+    ) -> Outcome[Published] | ErrorCode:
+        """Publish *data* into *channel*, or say why its content will not do.
+
+        *is_checked* tells that *data* came as a payload out of valid JSON, so that it need not be parsed again.
+        """
+        options = channel.options
+        if not is_checked or options.publication_data_format:
+            error = self._refuse(bytes(data), options.publication_data_format, is_checked=is_checked)
+            if error is not None:
+                return error
+        elif not bytes(data):
+            return codes.BAD_REQUEST
+        if options.processors:
+            processors = [self._processors[name] for name in options.processors]
+            try:
+                data = run_processors(bytes(data), processors, unix_s=self._unix())
+            except NotProcessableError:
+                return codes.BAD_REQUEST
+        payload = data if isinstance(data, msgspec.Raw) else msgspec.Raw(data)
+        self._counts.ledger(channel.namespace).published += 1
+        return self._broker.publish(channel.name, Publication(data=payload, info=info), accepted_at_s=self._monotonic())
+
+    def _refuse(self, data: bytes, data_format: DataFormat, *, is_checked: bool) -> ErrorCode | None:
+        if data_format is DataFormat.BINARY:
+            return None
+        if data_format is DataFormat.ANY:
+            return None if data else codes.BAD_REQUEST
+        if not is_checked and (has_deeper_nesting(data, limit=self._max_depth) or not is_json(data)):
+            return codes.BAD_REQUEST
+        if not data or (data_format is DataFormat.JSON_OBJECT and not data.lstrip(_BLANKS).startswith(b"{")):
+            return codes.BAD_REQUEST
+        return None

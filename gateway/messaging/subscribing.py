@@ -1,0 +1,115 @@
+"""subscribe, unsubscribe and sub_refresh (protocol.md 3.4, 3.5, 3.7, 5.3)."""
+
+from gateway.auth.tokens import TokenRefusedError
+from gateway.domain.channels import Channel
+from gateway.domain.identity import Grant
+from gateway.domain.permissions import refuse_subscribe
+from gateway.domain.session import Subscription, monotonic_expiry, ttl
+from gateway.messaging.conversation import Conversation
+from gateway.protocol import codes
+from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.messages import (
+    NOTHING,
+    ClientInfo,
+    Empty,
+    RefreshResult,
+    SubRefreshRequest,
+    SubscribeRequest,
+    SubscribeResult,
+    UnsubscribeRequest,
+)
+
+
+async def subscribe(client: Conversation, request: SubscribeRequest) -> SubscribeResult | ErrorCode | Disconnect | None:
+    """Join a channel, once the broker has confirmed it; `None` if the client has gone meanwhile.
+
+    Raises:
+        TokenRefusedError: with what the client gets.
+        BrokerError: the client is not subscribed.
+    """
+    services = client.services
+    channel = _refuse_name(client, request.channel)
+    if not isinstance(channel, Channel):
+        return channel
+    grant = Grant(channel.name)
+    if request.token:
+        grant = await _read_token(client, channel.name, request.token)
+    else:
+        denied = refuse_subscribe(channel, client.session.user, is_insecure=services.is_insecure)
+        if denied is not None:
+            return denied
+    if not client.can_carry(channel):
+        return codes.NOT_AVAILABLE
+    if client.has_gone or not await client.acquire([channel.name]):
+        return None
+    client.enter(new_subscription(client, channel, grant, is_server_side=False))
+    return SubscribeResult(
+        expires=bool(grant.expires_at_s), ttl=ttl(grant.expires_at_s, unix_s=services.unix()), data=grant.data
+    )
+
+
+def unsubscribe(client: Conversation, request: UnsubscribeRequest) -> Empty | Disconnect:
+    """Leave a channel. Not to be in it is a success too: an error would make SDKs reconnect (3.5)."""
+    if not request.channel:
+        return codes.PROTOCOL_VIOLATED
+    client.leave(request.channel)
+    return Empty()
+
+
+async def sub_refresh(
+    client: Conversation, request: SubRefreshRequest
+) -> RefreshResult | ErrorCode | Disconnect | None:
+    """Prolong a subscription by a new token."""
+    services, session = client.services, client.session
+    if not request.channel:
+        return codes.PROTOCOL_VIOLATED
+    subscription = session.subscriptions.get(request.channel)
+    if subscription is None:
+        return codes.PERMISSION_DENIED
+    if not request.token:
+        return codes.BAD_REQUEST
+    try:
+        grant = await _read_token(client, request.channel, request.token)
+    except TokenRefusedError as refusal:
+        # 10, 1: an expired token keeps the old expiry; every other fault ends the connection.
+        client.note_token_failure(refusal)
+        keeps_connection = refusal.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED, codes.INTERNAL_ERROR}
+        return refusal.answer if keeps_connection else codes.INVALID_TOKEN
+    if session.subscriptions.get(request.channel) is not subscription:
+        return codes.PERMISSION_DENIED  # it ended while the token was read
+    unix_s = services.unix()
+    expires_at_s = monotonic_expiry(grant.expires_at_s, now_s=services.monotonic(), unix_s=unix_s)
+    session.refresh_subscription(subscription, expires_at_s)
+    client.watch()
+    return RefreshResult(expires=bool(grant.expires_at_s), ttl=ttl(grant.expires_at_s, unix_s=unix_s))
+
+
+def new_subscription(client: Conversation, channel: Channel, grant: Grant, *, is_server_side: bool) -> Subscription:
+    """Return the subscription of *client* that *grant* gives."""
+    services, session = client.services, client.session
+    info = session.info
+    if grant.info is not NOTHING:
+        info = ClientInfo(session.user, session.client_id, info.conn_info, grant.info)
+    expires_at_s = monotonic_expiry(grant.expires_at_s, now_s=services.monotonic(), unix_s=services.unix())
+    return Subscription(channel, info=info, is_server_side=is_server_side, expires_at_s=expires_at_s)
+
+
+def _refuse_name(client: Conversation, name: str) -> Channel | ErrorCode | Disconnect:
+    """Carry out steps 1 and 2 of protocol.md 3.4."""
+    services = client.services
+    refusal = client.session.refuse_joining(name, max_length=services.max_channel_length)
+    if refusal is not None:
+        if refusal is codes.LIMIT_EXCEEDED:
+            services.counts.limit_hits["channel_limit"] += 1
+        return refusal
+    channel = services.channels.resolve(name)
+    if isinstance(channel, Channel) and not channel.is_well_formed:
+        return codes.BAD_REQUEST
+    return channel
+
+
+async def _read_token(client: Conversation, channel: str, token: str) -> Grant:
+    services, session = client.services, client.session
+    return await services.subscription_tokens.subscription(
+        token, channel=channel, user=session.user, client=session.client_id, unix_s=services.unix()
+    )
