@@ -1,0 +1,32 @@
+"""The internal port: health and metrics."""
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.observability.metrics import CONTENT_TYPE
+
+
+def internal_app(*, unready_because: Callable[[], str | None], render_metrics: Callable[[], bytes]) -> Starlette:
+    """Return the application of the internal port.
+
+    *unready_because* says in a few words why the node should get no new connections, or `None` when it should.
+    """
+
+    async def livez(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        reason = unready_because()
+        status = 503 if reason else 200
+        if "verbose" in request.query_params:
+            return JSONResponse({"ready": reason is None, "reason": reason}, status)
+        return PlainTextResponse(f"{reason or 'ok'}\n", status)
+
+    async def metrics(_request: Request) -> Response:
+        return Response(render_metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])

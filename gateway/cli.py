@@ -1,0 +1,231 @@
+"""The command line: `gateway serve`, `gateway token`, `gateway config`."""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Never
+
+import jwt
+
+from gateway import __version__
+from gateway.auth.tokens import TokenRefusedError, TokenVerifier
+from gateway.config import Config, ConfigError, development, load
+from gateway.configdoc import as_toml, reference
+from gateway.node import Node, default_name, run_until_signalled
+from gateway.observability.logs import make_logger
+from gateway.settings import parse_duration
+from gateway.transport.listener import ListenError
+
+_USAGE_ERROR: Final = 2
+_DEVELOPMENT_TOKEN_TTL_S: Final = 86400
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 the answer is no, 2 it could not be done as asked."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ConfigError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return _USAGE_ERROR
+    except ListenError as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("gateway", description="A WebSocket pub/sub gateway.")
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run a node")
+    _add_config(serve)
+    serve.add_argument("--host", help="public address (http_server.address)")
+    serve.add_argument("--port", type=int, help="public port (http_server.port)")
+    serve.add_argument("--internal-port", type=int, help="internal port (http_server.internal_port)")
+    serve.add_argument("--dev", action="store_true", help="development: loopback, open to all, with a playground")
+    serve.set_defaults(run=_serve)
+
+    token = commands.add_parser("token", help="make and check tokens").add_subparsers(required=True, metavar="WHAT")
+    create = token.add_parser("create", help="print a token, signed with the configured HMAC secret")
+    _add_config(create)
+    create.add_argument("--user", required=True, help="the user (claim sub); '' for anonymous")
+    create.add_argument("--channel", help="make a subscription token for this channel")
+    create.add_argument("--ttl", default="1h", help='lifetime, such as "1h" or 3600; 0: for ever (default: 1h)')
+    create.add_argument("--info", help="JSON that others see of the client (claim info)")
+    create.set_defaults(run=_create_token)
+    check = token.add_parser("check", help="say whether a token is good, and what it holds")
+    _add_config(check)
+    check.add_argument("token")
+    check.set_defaults(run=_check_token)
+
+    config = commands.add_parser("config", help="check and explain the configuration")
+    what = config.add_subparsers(required=True, metavar="WHAT")
+    check_config = what.add_parser("check", help="say whether the configuration is good")
+    _add_config(check_config)
+    check_config.set_defaults(run=_check_config)
+    what.add_parser("default", help="print the defaults as TOML").set_defaults(run=_print_defaults)
+    doc = what.add_parser("doc", help="print the reference of all keys as Markdown")
+    doc.add_argument("--check", type=Path, metavar="FILE", help="only say whether FILE is that reference")
+    doc.set_defaults(run=_print_reference)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON file (env: GATEWAY_<TABLE>__<KEY>)")
+
+
+def _load(
+    options: argparse.Namespace, flags: dict[str, Any] | None = None, base: dict[str, Any] | None = None
+) -> Config:
+    return load(options.config, environment=os.environ, flags=flags, base=base)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    named = {
+        "http_server.address": options.host,
+        "http_server.port": options.port,
+        "http_server.internal_port": options.internal_port,
+    }
+    flags = {key: value for key, value in named.items() if value is not None}
+    base: dict[str, Any] = {}
+    if options.dev:
+        base = development()
+        base["client"]["token"] = {"hmac_secret_key": secrets.token_urlsafe(32)}
+    config = _load(options, flags, base)
+    log = make_logger(config.log, node=config.node.name or default_name())
+    # The greeting needs the ports as bound, so the node is built first; it listens from then on.
+    node = Node(config, log)
+    if options.dev:
+        print(_greeting(config, node), flush=True)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run_until_signalled(node))
+    return 0
+
+
+def _loop_factory() -> Any:
+    """Return uvloop's loop where there is one: half the CPU of asyncio's own for a delivery."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _greeting(config: Config, node: Node) -> str:
+    host, port = node.public_address[:2]
+    internal_host, internal_port = node.internal_address[:2]
+    base = f"{host}:{port}"
+    token = _token(config, user="alice", channel=None, ttl_s=_DEVELOPMENT_TOKEN_TTL_S, info=None)
+    return f"""
+gateway {__version__} in development mode: open to everybody, on this machine only
+
+  playground   http://{base}/
+  clients      ws://{base}/connection/websocket   (any Centrifugo SDK)
+  plain        ws://{base}/ws/<channel>           (any WebSocket)
+  health       http://{internal_host}:{internal_port}/readyz   /livez   /metrics
+
+  token of the user "alice", good for a day:
+  {token}
+
+Three things to try:
+  1. Open http://{base}/ in two browser windows and chat.
+  2. python -m websockets ws://{base}/ws/echo:me           and type: hello
+  3. python -m websockets ws://{base}/ws/lobby:chat        and type: {{"text": "hi"}}
+
+Ctrl-C stops it.
+"""
+
+
+def _create_token(options: argparse.Namespace) -> int:
+    config = _load(options)
+    try:
+        ttl_s = float(parse_duration(options.ttl))
+        info = json.loads(options.info) if options.info else None
+    except ValueError as error:
+        _fail(f"--ttl or --info: {error}")
+    print(_token(config, user=options.user, channel=options.channel, ttl_s=ttl_s, info=info))
+    return 0
+
+
+def _token(config: Config, *, user: str, channel: str | None, ttl_s: float, info: Any) -> str:
+    client = config.client
+    settings = client.subscription_token if channel and client.subscription_token.enabled else client.token
+    if not settings.hmac_secret_key:
+        _fail("client.token.hmac_secret_key is not set: there is nothing to sign a token with")
+    now_s = int(time.time())
+    claims: dict[str, Any] = {settings.user_id_claim or "sub": user, "iat": now_s}
+    optional = {
+        "exp": now_s + int(ttl_s) if ttl_s else None,
+        "channel": channel,
+        "aud": settings.audience or None,
+        "iss": settings.issuer or None,
+        "info": info,
+    }
+    claims |= {name: value for name, value in optional.items() if value is not None}
+    return jwt.encode(claims, settings.hmac_secret_key, algorithm="HS256")
+
+
+def _check_token(options: argparse.Namespace) -> int:
+    client = _load(options).client
+    try:
+        claims = jwt.decode(options.token, options={"verify_signature": False})
+    except jwt.PyJWTError as error:
+        print(f"no: not a token ({error})")
+        return 1
+    channel = claims.get("channel")
+    own_keys = channel is not None and client.subscription_token.enabled
+    verifier = TokenVerifier(client.subscription_token if own_keys else client.token)
+    unix_s = time.time()
+    try:
+        if isinstance(channel, str):
+            user, client_id = str(claims.get("sub", "")), str(claims.get("client", ""))
+            reading: Any = verifier.subscription(
+                options.token, channel=channel, user=user, client=client_id, unix_s=unix_s
+            )
+        else:
+            reading = verifier.connection(options.token, unix_s=unix_s)
+        asyncio.run(_awaited(reading))
+    except TokenRefusedError as refusal:
+        print(f"no: {refusal.cause.replace('_', ' ')} (the client would get {refusal.answer.code})")
+        return 1
+    print(f"yes: a {'subscription' if channel else 'connection'} token\n{json.dumps(claims, indent=2)}")
+    return 0
+
+
+async def _awaited(reading: Any) -> Any:
+    return await reading
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    _load(options)
+    print("the configuration is good")
+    return 0
+
+
+def _print_defaults(_options: argparse.Namespace) -> int:
+    print(as_toml(Config()), end="")
+    return 0
+
+
+def _print_reference(options: argparse.Namespace) -> int:
+    text = reference()
+    if options.check is None:
+        print(text, end="")
+        return 0
+    if options.check.is_file() and options.check.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{options.check} is not what the code says: run `make reference`", file=sys.stderr)
+    return 1
+
+
+def _fail(message: str) -> Never:
+    raise ConfigError([message])

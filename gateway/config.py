@@ -1,0 +1,322 @@
+"""The configuration as a whole: every table, where its values come from, and what is said about a bad one.
+
+Three sources, the later wins: a file (TOML or JSON), environment variables (`GATEWAY_<TABLE>__<KEY>`), flags. Only
+variables with `__` count, since Kubernetes injects `GATEWAY_PORT` and the like for a service of that name.
+"""
+
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from gateway.auth.tokens import TokenSettings
+from gateway.domain.channels import ChannelOptions, ChannelSettings
+from gateway.domain.session import SessionSettings
+from gateway.messaging.handlers import HANDLERS
+from gateway.messaging.processors import PROCESSORS
+from gateway.observability.logs import LogSettings
+from gateway.settings import Seconds, Settings
+from gateway.transport.acceptor import AdmissionSettings, PlainSettings
+from gateway.transport.listener import HTTPServerSettings
+from gateway.transport.websocket import WebSocketSettings
+
+ENVIRONMENT_PREFIX: Final = "GATEWAY_"
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used. *faults* has one line for each thing to mend."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class NodeSettings(Settings):
+    """`node`: this process."""
+
+    name: str = ""
+    """How logs and metrics call the node; empty: host name and process id."""
+
+
+class PersonalChannelSettings(Settings):
+    """`client.subscribe_to_user_personal_channel`: a channel for each user, joined at connect."""
+
+    enabled: bool = False
+    """Subscribe each authenticated client to its user's channel, `#<user>`."""
+    personal_channel_namespace: str = ""
+    """The namespace of that channel: `<namespace>:#<user>`."""
+
+
+class SubscriptionTokenSettings(TokenSettings):
+    """`client.subscription_token`: keys of their own for subscription tokens."""
+
+    enabled: bool = False
+    """Use this table; else `client.token` serves subscription tokens too."""
+
+
+class ClientSettings(SessionSettings, AdmissionSettings):
+    """`client`: who may connect, and what a connection may do."""
+
+    insecure: bool = False
+    """Development only: connect without a token and pass every permission check. `$` channels still need a token."""
+    insecure_skip_token_signature_verify: bool = False
+    """Development only: read tokens without checking who signed them."""
+    allow_anonymous_connect_without_token: bool = False
+    """Let clients connect without a token, as the user `""`."""
+    disallow_anonymous_connection_tokens: bool = False
+    """Refuse connection tokens without a user (disconnect 3507)."""
+    connect_include_server_time: bool = False
+    """Put `time`, in Unix milliseconds, into connect replies."""
+    token: TokenSettings = TokenSettings()
+    """Keys of connection tokens."""
+    subscription_token: SubscriptionTokenSettings = SubscriptionTokenSettings()
+    """Keys of subscription tokens, if they differ."""
+    subscribe_to_user_personal_channel: PersonalChannelSettings = PersonalChannelSettings()
+    """Personal channels."""
+
+
+class BrokerType(StrEnum):
+    """What carries publications between nodes."""
+
+    MEMORY = "memory"
+
+
+def _to_broker_type(value: Any) -> Any:
+    return BrokerType(value) if isinstance(value, str) and value in set(BrokerType) else value
+
+
+class BrokerSettings(Settings):
+    """`broker`: what carries publications."""
+
+    type: Annotated[BrokerType, BeforeValidator(_to_broker_type)] = BrokerType.MEMORY
+    """`memory`: embedded, one node."""
+
+
+class JSONSettings(Settings):
+    """`json`: limits on what clients send as JSON."""
+
+    max_depth: Annotated[int, Field(ge=1, le=500)] = 128
+    """Deepest nesting of arrays and objects that is read (disconnect 3501, error 107)."""
+
+
+class EndpointSettings(Settings):
+    """A small HTTP endpoint that can be switched on."""
+
+    enabled: bool = False
+    """Serve it."""
+
+
+class ShutdownSettings(Settings):
+    """`shutdown`: how a node stops."""
+
+    timeout_s: Seconds = 30.0
+    """After SIGTERM, how long until the process ends whatever happens."""
+
+
+class Config(Settings):
+    """Everything that can be configured."""
+
+    node: NodeSettings = NodeSettings()
+    http_server: HTTPServerSettings = HTTPServerSettings()
+    client: ClientSettings = ClientSettings()
+    channel: ChannelSettings = ChannelSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
+    plain: PlainSettings = PlainSettings()
+    json_: JSONSettings = Field(default=JSONSettings(), alias="json")
+    broker: BrokerSettings = BrokerSettings()
+    connection_init: EndpointSettings = EndpointSettings()
+    """`GET /connection/init`: a warm-up endpoint for clients and load balancers."""
+    playground: EndpointSettings = EndpointSettings()
+    """A page at `/` to try the gateway with."""
+    log: LogSettings = LogSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+
+    @model_validator(mode="after")
+    def _check_across_tables(self) -> Self:
+        faults = list(_unknown_functions(self.channel))
+        personal = self.client.subscribe_to_user_personal_channel
+        names = {namespace.name for namespace in self.channel.namespaces}
+        if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
+            faults.append(
+                f"client.subscribe_to_user_personal_channel.personal_channel_namespace = "
+                f"{personal.personal_channel_namespace!r}: no such namespace"
+            )
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+def _unknown_functions(channel: ChannelSettings) -> Iterator[str]:
+    places: list[tuple[str, ChannelOptions]] = [("channel.without_namespace", channel.without_namespace)]
+    places += [(f"channel.namespaces[{each.name}]", each) for each in channel.namespaces]
+    for place, options in places:
+        if options.handler and options.handler not in HANDLERS:
+            yield f"{place}.handler = {options.handler!r}: there is {_listed(HANDLERS)}"
+        for name in options.processors:
+            if name not in PROCESSORS:
+                yield f"{place}.processors has {name!r}: there is {_listed(PROCESSORS)}"
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(sorted(names))
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read the configuration: *base*, then *path*, *environment* and *flags* (dotted keys); the later wins.
+
+    Raises:
+        ConfigError: with one line for each fault, which names the key, its value and what is allowed.
+    """
+    values = merge(dict(base or {}), _read_file(path) if path else {})
+    origins: dict[tuple[str, ...], str] = {}
+    faults: list[str] = []
+    for name, text in sorted((environment or {}).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            keys = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+            try:
+                _put(values, keys, _parse_text(keys, text))
+            except ValueError as error:
+                faults.append(f"{name}: {error}")
+            origins[keys] = name
+    for key, value in (flags or {}).items():
+        _put(values, tuple(key.split(".")), value)
+    try:
+        config = Config.model_validate(values, by_alias=True, by_name=False)
+    except ValidationError as error:
+        faults += [line for fault in error.errors() for line in _describe(fault, origins)]
+        raise ConfigError(faults) from None
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def development() -> dict[str, Any]:
+    """Return the values of `--dev`: loopback, everybody may do everything, a playground."""
+    open_to_all = {
+        "allow_subscribe_for_client": True,
+        "allow_subscribe_for_anonymous": True,
+        "allow_publish_for_client": True,
+        "allow_publish_for_anonymous": True,
+    }
+    return {
+        "http_server": {"address": "127.0.0.1"},
+        "client": {"allowed_origins": ["*"], "allow_anonymous_connect_without_token": True},
+        "channel": {
+            "without_namespace": open_to_all,
+            "namespaces": [
+                {"name": "lobby", **open_to_all, "processors": ["server_time"]},
+                {"name": "echo", **open_to_all, "handler": "echo"},
+                {"name": "binary", **open_to_all, "publication_data_format": "binary"},
+            ],
+        },
+        "connection_init": {"enabled": True},
+        "playground": {"enabled": True},
+    }
+
+
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *base* with the tables of *over* laid over it."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: not UTF-8 text"]) from None
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path}: a configuration is a table of tables"])
+    return values
+
+
+def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    for key in keys[:-1]:
+        below = values.get(key)
+        if not isinstance(below, dict):
+            below = values[key] = {}
+        values = below
+    values[keys[-1]] = value
+
+
+def _parse_text(keys: tuple[str, ...], text: str) -> Any:
+    """Turn the text of an environment variable into what its key takes; lists and tables are written as JSON."""
+    annotation: Any = Config
+    metadata: list[Any] = []
+    for key in keys:
+        fields = getattr(annotation, "model_fields", {})
+        field = next((each for name, each in fields.items() if (each.alias or name) == key), None)
+        if field is None:
+            return text  # an unknown key: the check of the whole says so
+        annotation, metadata = field.annotation, field.metadata
+    origin = typing.get_origin(annotation)
+    if origin in (list, dict, types.UnionType) or hasattr(annotation, "model_fields"):
+        if origin is list and not text.lstrip().startswith("["):
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return json.loads(text)
+    if annotation in (int, float, bool):
+        try:
+            return TypeAdapter(Annotated[annotation, *metadata]).validate_strings(text)
+        except ValidationError as error:
+            raise ValueError(f"{text!r}: {error.errors()[0]['msg']}") from None
+    return text
+
+
+def _describe(fault: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    """Write one fault as a line, or as several when the check of the whole found several."""
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    name = origins.get(tuple(location))
+    where = f"{key} ({name})" if name else key
+    message = fault["msg"].removeprefix("Value error, ")
+    match fault["type"]:
+        case "extra_forbidden":
+            yield f"{where}: there is no such key{_suggestion(location)}"
+        case "value_error" if isinstance(fault["input"], dict | Settings):
+            yield from (f"{where}: {line}" if where else line for line in message.splitlines())
+        case "missing":
+            yield f"{where}: is missing"
+        case _:
+            secret = any(word in location[-1] for word in ("secret", "password", "key")) if location else False
+            shown = "(hidden)" if secret else repr(fault["input"])
+            yield f"{where} = {shown}: {message}"
+
+
+def _suggestion(location: list[str]) -> str:
+    """Name the keys of the table, or the one that was probably meant."""
+    annotation: Any = Config
+    for part in location[:-1]:
+        fields = getattr(annotation, "model_fields", {})
+        field = next((each for name, each in fields.items() if (each.alias or name) == part), None)
+        if field is not None:
+            annotation = field.annotation
+        if typing.get_origin(annotation) is list:
+            annotation = typing.get_args(annotation)[0]
+    known = [each.alias or name for name, each in getattr(annotation, "model_fields", {}).items()]
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""

@@ -1,0 +1,122 @@
+"""The configuration written out, from the settings classes: a reference in Markdown, the defaults in TOML."""
+
+import types
+import typing
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic.fields import FieldInfo
+
+from gateway.config import ENVIRONMENT_PREFIX, Config
+from gateway.settings import Settings
+
+_INTRODUCTION = f"""\
+# Configuration reference
+
+Made from the code by `make reference`; `gateway config doc` prints the same.
+
+A node reads a file (`--config`, TOML or JSON), then environment variables, then flags; the later wins. A variable is
+called `{ENVIRONMENT_PREFIX}<TABLE>__<KEY>`, with `__` between the parts:
+`{ENVIRONMENT_PREFIX}CLIENT__TOKEN__HMAC_SECRET_KEY`. Lists are written as JSON or separated by commas. Durations are
+`"25s"`, `"1h30m"`, `"500ms"`, or a number of seconds. Whatever is unknown, of the wrong type or contradictory stops
+the start with a line that names it.
+"""
+
+
+def reference() -> str:
+    """Return the reference of all keys as Markdown."""
+    return _INTRODUCTION + "".join(_section(name, kind, field) for name, kind, field in _tables("", Config))
+
+
+def as_toml(config: Config) -> str:
+    """Return *config* as a TOML file that gives the same configuration."""
+    lines: list[str] = []
+    _write_table(lines, "", config)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _tables(prefix: str, kind: type[Settings]) -> Iterator[tuple[str, type[Settings], FieldInfo]]:
+    """Walk all tables, depth first."""
+    for attribute, field in kind.model_fields.items():
+        name = f"{prefix}{field.alias or attribute}"
+        inner = _settings_of(field)
+        if inner is not None:
+            yield name, inner, field
+            yield from _tables(f"{name}.", inner)
+
+
+def _settings_of(field: FieldInfo) -> type[Settings] | None:
+    annotation = field.annotation
+    if typing.get_origin(annotation) is list:
+        annotation = typing.get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+
+
+def _section(name: str, kind: type[Settings], field: FieldInfo) -> str:
+    is_list = typing.get_origin(field.annotation) is list
+    text = (kind.__doc__ or "").strip().splitlines()[0]
+    rows = [
+        f"| `{inner.alias or attribute}` | {_type_of(inner)} | {_default_of(inner)} | {_description_of(inner)} |"
+        for attribute, inner in kind.model_fields.items()
+        if _settings_of(inner) is None
+    ]
+    head = f"\n## `{'[[' if is_list else '['}{name}{']]' if is_list else ']'}`\n\n{text}\n"
+    if not rows:
+        return head
+    return head + "\n| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _type_of(field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return ", ".join(f"`{str(member) or '(empty)'}`" for member in annotation)
+    names = {float: "duration" if _is_duration(field) else "number", int: "integer", str: "text", bool: "true or false"}
+    if annotation in names:
+        return names[annotation]
+    if typing.get_origin(annotation) is list:
+        return "list of texts"
+    if typing.get_origin(annotation) is types.UnionType:
+        return "text or nothing"
+    raise AssertionError(f"no words for {annotation}")
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    return field.alias is not None and any("parse_duration" in repr(each) for each in field.metadata)
+
+
+def _default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "(required)"
+    return f"`{_toml_value(field.default, field)}`"
+
+
+def _description_of(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split()).replace("|", "\\|")
+
+
+def _toml_value(value: Any, field: FieldInfo) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f'"{value:g}s"' if _is_duration(field) else f"{value:g}"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return "[" + ", ".join(_toml_value(each, field) for each in value) + "]"
+
+
+def _write_table(lines: list[str], prefix: str, table: Settings) -> None:
+    fields = type(table).model_fields
+    plain = [(name, field) for name, field in fields.items() if _settings_of(field) is None]
+    if prefix and plain:
+        lines += ["", f"[{prefix}]"]
+    lines += [f"{field.alias or name} = {_toml_value(getattr(table, name), field)}" for name, field in plain]
+    for name, field in fields.items():
+        value = getattr(table, name)
+        if isinstance(value, Settings):
+            _write_table(lines, f"{prefix}.{field.alias or name}".lstrip("."), value)

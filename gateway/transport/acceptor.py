@@ -1,0 +1,193 @@
+"""Who may connect, and as what: paths, origins, limits before the upgrade, subprotocols (protocol.md 1.1, 1.2)."""
+
+import asyncio
+import functools
+import http
+from fnmatch import fnmatchcase
+from typing import Annotated, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import Field
+from websockets.datastructures import MultipleValuesError
+from websockets.extensions import ServerExtensionFactory
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from gateway.domain.ratelimit import RateLimit, TokenBucket, Verdict
+from gateway.messaging.commands import ClientConversation
+from gateway.messaging.conversation import Conversation, Services
+from gateway.messaging.plain import PlainConversation
+from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
+from gateway.protocol.json_codec import JSONCodec
+from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
+from gateway.settings import Limit, Settings, Size
+from gateway.transport.websocket import WebSocketConnection, WebSocketSettings
+
+CLIENT_PATH: Final = "/connection/websocket"
+PLAIN_PATH: Final = "/ws"
+_DEFAULT_PLAIN_CHANNEL: Final = "lobby"
+_JSON_SUBPROTOCOL: Final = Subprotocol("centrifuge-json")
+
+
+class AdmissionSettings(Settings):
+    """Who may connect; part of the table `client`."""
+
+    allowed_origins: list[str] = Field(default=[])
+    """Globs that the `Origin` header of a browser must match (`https://*.example.com`, `*`). Empty: no browser may
+    connect. A request without the header always may."""
+    connection_limit: Limit = 0
+    """Connections of this node (503 with `Retry-After` beyond; 0: no limit)."""
+    connection_rate_limit: Limit = 0
+    """Connections a second that this node accepts, with a burst of as many (503 with `Retry-After`; 0: no limit)."""
+    user_connection_limit: Limit = 0
+    """Connections of one user on this node (disconnect 3504; 0: no limit)."""
+    queue_max_size: Size = 1048576
+    """Bytes that may wait for a client that reads too slowly (disconnect 3008 beyond)."""
+
+
+class PlainSettings(Settings):
+    """`plain`: the plain protocol for clients that have nothing but a WebSocket."""
+
+    enabled: bool = True
+    """Serve `/ws` and `/ws/<channel>`."""
+    default_channel: Annotated[str, Field(min_length=1)] = _DEFAULT_PLAIN_CHANNEL
+    """The channel of `/ws` without a name."""
+
+
+class WebSocketVariants:
+    """The variants of all WebSocket connections of a node, one object for each that is in use."""
+
+    def __init__(self, codec: JSONCodec, *, compression_min_bytes: int) -> None:
+        self._codec = codec
+        self._min_bytes = compression_min_bytes
+        self.json = functools.cache(self._json)
+        self.plain = functools.cache(self._plain)
+
+    def _json(self, window_bits: int | None) -> ProtocolVariant:
+        name = "json" if window_bits is None else f"json+deflate{window_bits}"
+        return ProtocolVariant(name, self._codec, self._framing(TEXT, window_bits), needs_json=True)
+
+    def _plain(self, window_bits: int | None) -> tuple[PlainVariant, BinaryPlainVariant]:
+        suffix = "" if window_bits is None else f"+deflate{window_bits}"
+        text, binary = self._framing(TEXT, window_bits), self._framing(BINARY, window_bits)
+        return (
+            PlainVariant(f"plain{suffix}", text=text, binary=binary),
+            BinaryPlainVariant(f"plain-binary{suffix}", text=text, binary=binary),
+        )
+
+    def _framing(self, opcode: int, window_bits: int | None) -> Framing:
+        if window_bits is None:
+            return WebSocketFraming(opcode)
+        return DeflateFraming(opcode, window_bits=window_bits, min_bytes=self._min_bytes)
+
+
+class Gate:
+    """Decides about upgrade requests of one node and makes the conversation for those it lets in."""
+
+    def __init__(
+        self,
+        settings: WebSocketSettings,
+        admission: AdmissionSettings,
+        plain: PlainSettings,
+        services: Services,
+        variants: WebSocketVariants,
+    ) -> None:
+        self.settings = settings
+        self.queue_max_bytes = admission.queue_max_size
+        self.subprotocols = [_JSON_SUBPROTOCOL]
+        self.extensions: list[ServerExtensionFactory] = []
+        if settings.compression:
+            # Without takeover one compressed frame serves every subscriber, and no connection keeps a window (300 KB).
+            factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+            self.extensions.append(factory)
+        self._admission = admission
+        self._plain = plain
+        self._services = services
+        self._variants = variants
+        self._bucket = TokenBucket()
+        self._rate = RateLimit(admission.connection_rate_limit, admission.connection_rate_limit)
+        self._origins = [pattern.lower() for pattern in admission.allowed_origins]
+        self.is_open = True
+        """False once the node drains: new connections are refused with 503."""
+        self._sockets = 0
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    def opened(self) -> None:
+        """Count a socket that wants to be a WebSocket."""
+        self._sockets += 1
+        self._emptied.clear()
+
+    def gone(self) -> None:
+        """Count it out."""
+        self._sockets -= 1
+        if not self._sockets:
+            self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Wait until no socket is left."""
+        await self._emptied.wait()
+
+    def refuse(self, request: Request, core: ServerProtocol) -> Response | None:
+        """Return the response for a request that may not become a WebSocket, else `None`."""
+        path = urlsplit(request.path).path
+        if path != CLIENT_PATH and not self._is_plain(path):
+            return self._refusal(
+                core, 404, "path", f"There is no WebSocket endpoint at this path; {self._endpoints()}.\n"
+            )
+        try:
+            origin = request.headers.get("Origin")
+        except MultipleValuesError:
+            return self._refusal(core, 400, "origin", "A request has one Origin header, not several.\n")
+        if origin is not None and not any(fnmatchcase(origin.lower(), pattern) for pattern in self._origins):
+            return self._refusal(
+                core, 403, "origin", "This origin is not allowed here (setting client.allowed_origins).\n"
+            )
+        reason = self._overload()
+        if reason is None:
+            return None
+        response = self._refusal(core, 503, reason, f"No new connections at the moment: {reason}.\n")
+        response.headers["Retry-After"] = "1"
+        return response
+
+    def accept(self, request: Request, connection: WebSocketConnection) -> Conversation:
+        """Make the conversation of a connection that is open now."""
+        url = urlsplit(request.path)
+        query = parse_qs(url.query)
+        services = self._services
+        services.counts.connections_accepted[connection.name] += 1
+        window_bits = connection.compression_window_bits
+        if url.path == CLIENT_PATH:
+            return ClientConversation(
+                connection,
+                self._variants.json(window_bits),
+                services,
+                uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
+            )
+        named = unquote(url.path.removeprefix(PLAIN_PATH).removeprefix("/"))
+        channel = named or query.get("channel", [""])[0] or self._plain.default_channel
+        plain, binary = self._variants.plain(window_bits)
+        return PlainConversation(connection, plain, services, channel=channel, binary=binary)
+
+    def _is_plain(self, path: str) -> bool:
+        return self._plain.enabled and (path == PLAIN_PATH or path.startswith(f"{PLAIN_PATH}/"))
+
+    def _endpoints(self) -> str:
+        return f"try {CLIENT_PATH}" + (f" or {PLAIN_PATH}/<channel>" if self._plain.enabled else "")
+
+    def _overload(self) -> str | None:
+        if not self.is_open:
+            return "shutting down"
+        limit = self._admission.connection_limit
+        if limit and len(self._services.connections) >= limit:
+            return "connection_limit"
+        if self._rate.rate and self._bucket.take(self._rate, now_s=self._services.monotonic()) is not Verdict.WITHIN:
+            return "connection_rate_limit"
+        return None
+
+    def _refusal(self, core: ServerProtocol, status: int, reason: str, text: str) -> Response:
+        self._services.counts.connections_refused[reason.replace(" ", "_")] += 1
+        self._services.log.info("refused", reason=reason, status=status)
+        return core.reject(http.HTTPStatus(status), text)

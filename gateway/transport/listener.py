@@ -1,0 +1,183 @@
+"""Listening sockets and the HTTP server on them: uvicorn owns both, and hands upgrades over through its `ws=` seam."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import uvicorn
+from pydantic import Field, model_validator
+
+from gateway.settings import Settings, Size
+
+
+class ListenError(Exception):
+    """An address, a certificate or a key that can't be used; the message is one sentence for the operator."""
+
+
+class TLSSettings(Settings):
+    """`http_server.tls`: certificates of the public port."""
+
+    enabled: bool = False
+    """Speak TLS (1.2 or newer) on the public port."""
+    cert_pem_file: str = ""
+    """The certificate chain."""
+    key_pem_file: str = ""
+    """Its private key."""
+
+    @model_validator(mode="after")
+    def _need_both_files(self) -> Self:
+        if self.enabled and not (self.cert_pem_file and self.key_pem_file):
+            message = "TLS needs cert_pem_file and key_pem_file"
+            raise ValueError(message)
+        return self
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class HTTPServerSettings(Settings):
+    """`http_server`: addresses."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached; `--dev` listens on loopback only
+    """Where clients connect to: an IPv4 or IPv6 address, `::` for both, or `unix:/path`."""
+    port: Port = 8000
+    """Public port; 0 takes a free one, which the log names."""
+    internal_address: str = "127.0.0.1"
+    """Where health checks and metrics are served; keep it away from the public."""
+    internal_port: Port = 9000
+    """Internal port; 0 takes a free one."""
+    backlog: Size = 4096
+    """Connections that the kernel keeps until they are accepted; `net.core.somaxconn` caps it."""
+    tls: TLSSettings = TLSSettings()
+
+
+def bind(address: str, port: int, *, backlog: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        ListenError: if the address can't be had.
+    """
+    try:
+        if address.startswith("unix:"):
+            return _bind_unix(Path(address.removeprefix("unix:")), backlog)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        is_dual = address == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((address, port), family=family, backlog=backlog, dualstack_ipv6=is_dual)
+    except OSError as error:
+        raise ListenError(f"can't listen on {address}:{port}: {error.strerror or error}") from error
+
+
+def _bind_unix(path: Path, backlog: int) -> socket.socket:
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()  # left behind by a node that is gone
+            else:
+                raise OSError(98, "another process listens there")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(backlog)
+    return listener
+
+
+def tls_context(settings: TLSSettings) -> ssl.SSLContext | None:
+    """Return the TLS context of *settings*, `None` when TLS is off.
+
+    Raises:
+        ListenError: if a file can't be read or the two do not match.
+    """
+    if not settings.enabled:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for name in (settings.cert_pem_file, settings.key_pem_file):
+        try:
+            Path(name).read_bytes()
+        except OSError as error:
+            raise ListenError(f"can't read {name}: {error.strerror}") from error
+    try:
+        context.load_cert_chain(settings.cert_pem_file, settings.key_pem_file)
+    except ssl.SSLError as error:
+        files = f"{settings.cert_pem_file} and {settings.key_pem_file}"
+        raise ListenError(f"{files} are no certificate and its key: {error.reason or error}") from error
+    return context
+
+
+class Listener:
+    """An HTTP server for an ASGI *app* on one listening socket.
+
+    It is stopped in two steps: take no new connections, then end the rest.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        app: Any,
+        *,
+        context: ssl.SSLContext | None = None,
+        make_connection: Callable[[], asyncio.Protocol] | None = None,
+    ) -> None:
+        self._socket = sock
+        self.address = sock.getsockname()
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws=_seam(make_connection) if make_connection else "none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ssl_context_factory=(lambda _config, _default: context) if context else None,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+
+    async def serve(self) -> None:
+        """Serve until `stop` is called, and a little longer for requests under way."""
+        await self._server.serve(sockets=[self._socket])
+
+    async def started(self) -> None:
+        """Wait until connections are taken."""
+        await self._server.is_listening.wait()
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are open live on."""
+        for server in self._server.servers:
+            server.close()
+
+    def stop(self) -> None:
+        """Have `serve` return."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.is_listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the node, which has two servers and more to stop."""
+        yield
+
+
+def _seam(make_connection: Callable[[], asyncio.Protocol]) -> Any:
+    """Dress a factory as what uvicorn calls on an upgrade."""
+
+    def make(**_uvicorns_own: Any) -> asyncio.Protocol:
+        return make_connection()
+
+    return make

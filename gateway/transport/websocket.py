@@ -1,0 +1,419 @@
+"""A WebSocket connection: an asyncio protocol around websockets' sans-I/O core, with a short way past it.
+
+Theory of operation. This class keeps the frame boundaries. Whole, final, masked, unextended data frames, which is
+nearly everything that clients send, are unmasked here and handed on (0.6 µs instead of 9). Every other whole frame
+goes to the core: control frames, fragments, compressed ones. What the core must judge by its header alone (no mask,
+reserved bits, a bad opcode, an overlong control frame) is handed over together with all that follows, for good, so
+that the two can never disagree about where a frame begins: a guess there would let a client's payload be parsed as
+frames.
+
+Writing never passes the core, except for its own answers: frames of the server are built once for many connections.
+
+    CONNECTING ──handshake──▶ OPEN ──close() or a Close frame──▶ CLOSING ──EOF──▶ CLOSED
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, Literal, Protocol
+
+from websockets.extensions import ServerExtensionFactory
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import CLOSED, OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no C compiler and no wheel for this platform
+    from websockets.utils import apply_mask
+
+from gateway.protocol.codes import Disconnect
+from gateway.settings import Seconds, Settings, Size
+
+_TEXT_FRAME: Final = 0x81  # FIN, no reserved bits, opcode 1 (RFC 6455 5.2)
+_BINARY_FRAME: Final = 0x82
+_WHOLE_DATA_FRAMES: Final = (_TEXT_FRAME, _BINARY_FRAME)
+_MIN_HEADER: Final = 2
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_MASKED: Final = 0x80
+_DATA_OPCODES: Final = (0x0, 0x1, 0x2)
+_CONTROL_OPCODES: Final = (0x8, 0x9, 0xA)
+_MAX_CONTROL_LENGTH: Final = 125
+_LENGTH_16: Final = 126
+_LENGTH_64: Final = 127
+_PING: Final = b"\x89\x00"
+_MESSAGE_TOO_BIG: Final = 1009
+_INVALID_DATA: Final = 1007
+_ABNORMAL: Final = 1006
+DECOMPRESSED_FACTOR: Final = 10
+"""A compressed message may grow to this many times the message limit (protocol.md 1.2)."""
+
+ClosedBy = Literal["client", "server", "network"]
+"""Who ended a connection: it sent a Close frame, it broke the protocol (the server closed), or it just went away."""
+
+# The core's own log lines would double ours.
+_SILENT: Final = logging.getLogger("gateway.transport.websockets")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL)
+
+
+class WebSocketSettings(Settings):
+    """`websocket`: framing limits."""
+
+    message_size_limit: Size = 65536
+    """Longest message that a client may send, in bytes (close code 1009)."""
+    compression: bool = False
+    """Negotiate permessage-deflate, without context takeover; it costs CPU and memory, and pays for large texts."""
+    compression_min_size: Size = 128
+    """Shortest message that is compressed, in bytes."""
+    close_timeout_s: Seconds = 5.0
+    """How long a client may take to answer a Close frame before the socket is cut."""
+
+
+class Peer(Protocol):
+    """What a connection hands its messages to."""
+
+    def receive(self, payload: bytes, *, is_text: bool) -> None:
+        """Take one whole message."""
+
+    def frame_pong(self) -> None:
+        """Take a Pong frame."""
+
+    def disconnect(self, disconnect: Disconnect) -> None:
+        """End the connection from this side."""
+
+    def closed(self, *, code: int, reason: str, by: ClosedBy) -> None:
+        """Take note of an end that this side's `disconnect` did not bring about."""
+
+
+class Acceptor(Protocol):
+    """Decides about upgrade requests."""
+
+    settings: WebSocketSettings
+    queue_max_bytes: int
+    extensions: list[ServerExtensionFactory]
+    subprotocols: list[Subprotocol]
+
+    def opened(self) -> None:
+        """Take note of a socket that wants to be a WebSocket."""
+
+    def gone(self) -> None:
+        """Take note that it is closed."""
+
+    def refuse(self, request: Request, core: ServerProtocol) -> Response | None:
+        """Return the HTTP response for a request that may not become a WebSocket, else `None`."""
+
+    def accept(self, request: Request, connection: "WebSocketConnection") -> Peer:
+        """Make the peer of a connection that is open now."""
+
+
+class _Core(ServerProtocol):
+    """The library's core, but for one rule: protocol.md 1.2 lets the client's order win, and unknown offers pass."""
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        known = self.available_subprotocols or ()
+        return next((offered for offered in subprotocols if offered in known), None)
+
+
+class WebSocketConnection(asyncio.Protocol):
+    """One client's socket after the upgrade. It implements the Transport port."""
+
+    __slots__ = (
+        "_acceptor",
+        "_buffer",
+        "_core",
+        "_fragments",
+        "_fragments_size",
+        "_is_congested",
+        "_is_core_only",
+        "_is_ending",
+        "_is_reading_paused",
+        "_loop",
+        "_message_limit",
+        "_needed",
+        "_peer",
+        "_queue_limit",
+        "_transport",
+    )
+
+    name = "websocket"
+
+    def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
+        self._acceptor = acceptor
+        self._loop = loop
+        limit = acceptor.settings.message_size_limit
+        self._message_limit = limit
+        self._queue_limit = acceptor.queue_max_bytes
+        self._core = _Core(
+            extensions=acceptor.extensions,
+            subprotocols=acceptor.subprotocols,
+            max_size=limit * DECOMPRESSED_FACTOR if acceptor.extensions else limit,
+            logger=_SILENT,
+        )
+        self._peer: Peer | None = None
+        self._transport: Any = None
+        self._buffer: bytearray | None = None
+        self._needed = 0
+        self._fragments: list[Frame] | None = None
+        self._fragments_size = 0
+        self._is_core_only = True
+        self._is_ending = False
+        self._is_congested = False
+        self._is_reading_paused = False
+
+    @property
+    def compression_window_bits(self) -> int | None:
+        """The window that was negotiated for what the server compresses; `None` without compression."""
+        for extension in self._core.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                return extension.local_max_window_bits
+        return None
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over the socket from the HTTP server."""
+        self._transport = transport
+        self._acceptor.opened()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let everything go."""
+        del exc
+        if self._core.state is not CLOSED:
+            self._core.receive_eof()
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.closed(code=_ABNORMAL, reason="", by="network")
+        self._buffer = None
+        self._acceptor.gone()
+
+    def eof_received(self) -> None:
+        """Take the end of the peer's half; the transport closes itself after this."""
+        self._core.receive_eof()
+
+    def pause_writing(self) -> None:
+        """Note that the kernel takes no more for now: from here on `offer` looks at what waits."""
+        self._is_congested = True
+
+    def resume_writing(self) -> None:
+        """Note that the kernel takes data again."""
+        self._is_congested = False
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what came into frames and hand them on."""
+        if self._is_core_only:
+            if self._buffer is not None:  # a frame was under way when this side closed
+                data = bytes(self._buffer) + data
+                self._buffer = None
+            self._feed_core(data)
+            return
+        if self._buffer is not None:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer = None
+        self._take_frames(data)
+
+    def _take_frames(self, data: bytes) -> None:  # noqa: C901 - one loop on purpose: a call more costs 0.1 µs a frame
+        position, end = 0, len(data)
+        while end - position >= _MIN_HEADER:
+            first, second = data[position], data[position + 1]
+            length = second & 0x7F
+            payload_at = position + 6
+            if length == _LENGTH_16:
+                payload_at = position + 8
+                length = int.from_bytes(data[position + 2 : position + 4], "big")
+            elif length == _LENGTH_64:
+                payload_at = position + 14
+                length = int.from_bytes(data[position + 2 : position + 10], "big")
+            if end < payload_at - 4:
+                self._keep(data, position, payload_at)
+                return
+            frame_end = payload_at + length
+            is_short_way = (
+                first in _WHOLE_DATA_FRAMES
+                and self._fragments is None
+                and second & _MASKED
+                and length <= self._message_limit
+            )
+            if not is_short_way and not self._may_continue(first, second, length):
+                self._is_core_only = True
+            elif end < frame_end:
+                self._keep(data, position, frame_end)
+                return
+            elif is_short_way:
+                payload = apply_mask(data[payload_at:frame_end], data[payload_at - 4 : payload_at])
+                self._deliver(payload, is_text=first == _TEXT_FRAME)
+                position = frame_end
+            else:
+                self._feed_whole(data[position:frame_end], length)
+                position = frame_end
+            if self._is_core_only:  # for good: by this frame's header, or because it ended the connection
+                if position < end:
+                    self._feed_core(data[position:])
+                return
+        if position < end:
+            self._keep(data, position, position + _MIN_HEADER)
+
+    def _feed_whole(self, frame: bytes, length: int) -> None:
+        if frame[0] & 0x0F in _DATA_OPCODES:
+            self._fragments_size += length
+        self._feed_core(frame)
+
+    def _keep(self, data: bytes, position: int, needed_end: int) -> None:
+        """Keep the begun frame at *position* until it reaches *needed_end*.
+
+        In a bytearray: joining bytes would make a frame that comes in many small reads cost the square of its length.
+        """
+        self._buffer = bytearray(data[position:])
+        self._needed = needed_end - position
+
+    def _may_continue(self, first: int, second: int, length: int) -> bool:
+        """Tell whether the core can take this frame whole; false when its header decides (RFC 6455 5.2, 5.5)."""
+        opcode = first & 0x0F
+        if not second & _MASKED or first & 0x30:
+            return False
+        if opcode in _CONTROL_OPCODES:
+            return bool(first & _FIN) and not first & _RSV1 and length <= _MAX_CONTROL_LENGTH
+        if opcode not in _DATA_OPCODES or (first & _RSV1 and not self._core.extensions):
+            return False
+        # Too big is said with an empty reason (protocol.md 1.2), which the core would fill in.
+        if self._fragments_size + length > self._message_limit:
+            self._core.fail(_MESSAGE_TOO_BIG)
+            return False
+        return True
+
+    def _deliver(self, payload: bytes, *, is_text: bool) -> None:
+        if is_text:
+            # Neither the core nor the JSON decoder checks UTF-8 inside payloads, and browsers close on a bad one:
+            # without this one client could cut off all others.
+            try:
+                payload.isascii() or payload.decode()
+            except UnicodeDecodeError:
+                self._fail(_INVALID_DATA, "invalid UTF-8")
+                return
+        if self._peer is not None:
+            self._peer.receive(payload, is_text=is_text)
+
+    # The core's side.
+
+    def _feed_core(self, data: bytes) -> None:
+        core = self._core
+        if core.state is CLOSED:
+            return
+        core.receive_data(data)
+        for event in core.events_received():
+            if isinstance(event, Request):
+                self._handshake(event)
+            elif isinstance(event, Frame):
+                self._take_core_frame(event)
+        self._write_core_output()
+
+    def _handshake(self, request: Request) -> None:
+        core = self._core
+        response = self._acceptor.refuse(request, core) or core.accept(request)
+        core.send_response(response)
+        self._write_core_output()
+        if core.state is OPEN:
+            self._is_core_only = False
+            self._peer = self._acceptor.accept(request, self)
+
+    def _take_core_frame(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.PONG:
+                if self._peer is not None:
+                    self._peer.frame_pong()
+            case Opcode.TEXT | Opcode.BINARY if frame.fin:
+                self._fragments_size = 0
+                self._deliver(bytes(frame.data), is_text=frame.opcode is Opcode.TEXT)
+            case Opcode.TEXT | Opcode.BINARY:
+                self._fragments = [frame]
+            case Opcode.CONT:
+                if self._fragments is None:
+                    raise AssertionError("the core refuses a continuation without a beginning")
+                self._fragments.append(frame)
+                if frame.fin:
+                    whole, self._fragments, self._fragments_size = self._fragments, None, 0
+                    payload = b"".join([bytes(each.data) for each in whole])
+                    self._deliver(payload, is_text=whole[0].opcode is Opcode.TEXT)
+            case Opcode.PING | Opcode.CLOSE:
+                pass  # the core has answered
+
+    def _write_core_output(self) -> None:
+        core, transport = self._core, self._transport
+        for data in core.data_to_send():
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                # Not close(): with unread input the kernel would reset the connection and take the Close frame with it.
+                transport.write_eof()
+            else:
+                transport.close()  # TLS has no half-close
+        if core.close_expected() or core.state is CLOSED:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Tell our side now, and cut the socket later if the peer does not."""
+        if self._is_ending:
+            return
+        self._is_ending = self._is_core_only = True
+        self._loop.call_later(self._acceptor.settings.close_timeout_s, self._transport.abort)
+        self.resume_reading()
+        peer, self._peer = self._peer, None
+        received, sent = self._core.close_rcvd, self._core.close_sent
+        if peer is None:
+            return
+        if received is not None:
+            peer.closed(code=received.code, reason=received.reason, by="client")
+        elif sent is not None:
+            peer.closed(code=sent.code, reason=sent.reason, by="server")
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._core.fail(code, reason)
+        self._write_core_output()
+
+    # The Transport port.
+
+    def offer(self, data: bytes) -> bool:
+        """Write *data*, unless more than the queue may hold waits already; an empty queue takes any one message."""
+        if self._is_congested or len(data) > self._queue_limit:
+            waiting = self._transport.get_write_buffer_size()
+            if waiting and waiting + len(data) > self._queue_limit:
+                return False
+        self._transport.write(data)
+        return True
+
+    def dismiss(self, disconnect: Disconnect) -> None:
+        """End the connection through its peer, which has more to take apart than a socket."""
+        if self._peer is not None:
+            self._peer.disconnect(disconnect)
+
+    def ping(self) -> None:
+        """Send a Ping frame."""
+        self._transport.write(_PING)
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Send a Close frame behind what was offered, and wait for the peer's, up to the close time-out."""
+        self._peer = None
+        if self._core.state is OPEN:
+            self._core.send_close(disconnect.code, disconnect.reason)
+            self._write_core_output()
+
+    def pause_reading(self) -> None:
+        """Let the peer's data wait in the kernel."""
+        if not self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._is_reading_paused:
+            self._is_reading_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
