@@ -5,7 +5,7 @@ ARGS ?=
 
 BIN := .venv/bin
 LOCKS := deploy/locks
-REFERENCE := deploy/reference/configuration.md
+REFERENCE := deploy/reference
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # UV_FIND_LINKS: a developer's folder of wheels must not add hashes to the locks.
@@ -38,7 +38,8 @@ check: .venv/.development .venv/.project ## Check format, lint, types, layers, l
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory check-locks
-	$(BIN)/python -m gateway.cli config doc --check $(REFERENCE)
+	$(BIN)/gateway config doc --check $(REFERENCE)/configuration.md
+	$(BIN)/gateway metrics doc --check $(REFERENCE)/metrics.md
 
 # Recompiles over a copy: uv keeps the pins it finds there, so a new release upstream changes nothing here.
 check-locks: .venv/.development
@@ -55,10 +56,10 @@ lock: .venv/.development ## Remake the locks from pyproject.toml, keeping pins (
 	$(COMPILE) --output-file $(LOCKS)/runtime.txt $(ARGS) >/dev/null
 	$(COMPILE_DEVELOPMENT) --output-file $(LOCKS)/development.txt $(ARGS) >/dev/null
 
-reference: .venv/.development .venv/.project ## Write the configuration reference
-	@mkdir -p $(dir $(REFERENCE))
-	$(BIN)/python -m gateway.cli config doc > $(REFERENCE).new
-	@mv $(REFERENCE).new $(REFERENCE)
+reference: .venv/.development .venv/.project ## Write the references of configuration and metrics
+	@mkdir -p $(REFERENCE)
+	$(BIN)/gateway config doc > $(REFERENCE)/configuration.md
+	$(BIN)/gateway metrics doc > $(REFERENCE)/metrics.md
 
 bench: .venv/.development .venv/.project ## Run the benchmarks (ARGS="…" goes to them)
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/benchmarks/run $(ARGS)

@@ -7,17 +7,17 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Never
 
 import jwt
 
-from gateway import __version__
+from gateway import __version__, configdoc
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.config import Config, ConfigError, development, load
-from gateway.configdoc import as_toml, reference
 from gateway.node import Node, default_name, run_until_signalled
+from gateway.observability import metrics
 from gateway.observability.logs import make_logger
 from gateway.settings import parse_duration
 from gateway.transport.listener import ListenError
@@ -73,10 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(check_config)
     check_config.set_defaults(run=_check_config)
     what.add_parser("default", help="print the defaults as TOML").set_defaults(run=_print_defaults)
-    doc = what.add_parser("doc", help="print the reference of all keys as Markdown")
-    doc.add_argument("--check", type=Path, metavar="FILE", help="only say whether FILE is that reference")
-    doc.set_defaults(run=_print_reference)
+    _add_reference(what, "all keys", configdoc.reference)
+
+    explain = commands.add_parser("metrics", help="explain the metrics").add_subparsers(required=True, metavar="WHAT")
+    _add_reference(explain, "all metrics", metrics.reference)
     return parser
+
+
+def _add_reference(what: Any, subject: str, write: Callable[[], str]) -> None:
+    doc = what.add_parser("doc", help=f"print the reference of {subject} as Markdown")
+    doc.add_argument("--check", type=Path, metavar="FILE", help="only say whether FILE is that reference")
+    doc.set_defaults(run=lambda options: _print_reference(write(), options.check))
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -212,18 +219,17 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _print_defaults(_options: argparse.Namespace) -> int:
-    print(as_toml(Config()), end="")
+    print(configdoc.as_toml(Config()), end="")
     return 0
 
 
-def _print_reference(options: argparse.Namespace) -> int:
-    text = reference()
-    if options.check is None:
+def _print_reference(text: str, check: Path | None) -> int:
+    if check is None:
         print(text, end="")
         return 0
-    if options.check.is_file() and options.check.read_text(encoding="utf-8") == text:
+    if check.is_file() and check.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{options.check} is not what the code says: run `make reference`", file=sys.stderr)
+    print(f"{check} is not what the code says: run `make reference`", file=sys.stderr)
     return 1
 
 

@@ -15,13 +15,14 @@ ResultT = TypeVar("ResultT")
 class Outcome(Generic[ResultT]):
     """Settled exactly once, with a result or an error. Callbacks run in the settling call, in the order they came."""
 
-    __slots__ = ("_callbacks", "_error", "_result", "is_settled")
+    __slots__ = ("_callbacks", "_result", "error", "is_settled")
 
     _result: ResultT
 
     def __init__(self) -> None:
         self.is_settled = False
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """What it was settled with, if that was an error."""
         self._callbacks: list[Callable[[Outcome[ResultT]], None]] = []
 
     @classmethod
@@ -31,11 +32,6 @@ class Outcome(Generic[ResultT]):
         outcome.succeed(result)
         return outcome
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether it is settled with an error."""
-        return self._error is not None
-
     def succeed(self, result: ResultT) -> None:
         """Settle with *result*."""
         self._result = result
@@ -43,13 +39,13 @@ class Outcome(Generic[ResultT]):
 
     def fail(self, error: Exception) -> None:
         """Settle with *error*."""
-        self._error = error
+        self.error = error
         self._settle()
 
     def result(self) -> ResultT:
         """Return the result, or raise the error. You must know that the outcome is settled."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._result
 
     def then(self, callback: "Callable[[Outcome[ResultT]], None]") -> None:

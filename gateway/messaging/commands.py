@@ -32,6 +32,10 @@ from gateway.protocol.messages import (
 )
 from gateway.protocol.variants import ProtocolVariant
 
+# Looking a member up on its enum costs as much as a call; these are looked up for every command.
+_CONNECTED: Final = State.CONNECTED
+_WITHIN: Final = Verdict.WITHIN
+
 Answer = msgspec.Struct | ErrorCode | Disconnect | None
 """What became of a command: a result, an error for it, the end of the connection, or nobody left to tell."""
 
@@ -64,8 +68,6 @@ class ClientConversation(Conversation):
             self.disconnect(codes.PROTOCOL_VIOLATED)
             return
         for command in commands:
-            if self.session.state is State.CLOSED:
-                return
             self.submit(command)
         if self._replies:
             self._flush()
@@ -103,17 +105,15 @@ class ClientConversation(Conversation):
     # Commands.
 
     def _handle(self, command: Command) -> Coroutine[Any, Any, None] | None:
-        state = self.session.state
-        if state is State.REFUSED or state is State.CLOSED:
-            return None
-        if state is State.OPENED:
-            return self._handle_first(command)
-        publish = command.publish
-        if command.id and self.services.rate_limit is not None:
-            verdict = self.over_rate(self.services.rate_limit)
-            if verdict is not Verdict.WITHIN:
+        if self.session.state is not _CONNECTED:
+            return self._handle_first(command) if self.session.state is State.OPENED else None
+        rate_limit = self.services.rate_limit
+        if rate_limit is not None and command.id:
+            verdict = self.over_rate(rate_limit)
+            if verdict is not _WITHIN:
                 self._refuse_rate(command, verdict)
                 return None
+        publish = command.publish
         # Publishing is tried first, since it is what clients do most; connect, subscribe and unsubscribe come before
         # it in the protocol's order (2.1) for a command that holds several requests, which no SDK sends.
         if publish is not None and command.id and not (command.connect or command.subscribe or command.unsubscribe):
@@ -221,10 +221,10 @@ class ClientConversation(Conversation):
             )
             info = subscription.info if subscription else session.info
             outcome = refusal or services.publisher.publish(channel, request.data, info, is_checked=True)
-        if self._publishes is None and isinstance(outcome, Outcome) and outcome.is_settled and not outcome.has_failed:
+        if self._publishes is None and isinstance(outcome, Outcome) and outcome.is_settled and outcome.error is None:
             self._replies.append(self.variant.codec.published(command_id))
-            return
-        self._publish_later(command_id, outcome)
+        else:
+            self._publish_later(command_id, outcome)
 
     def _publish_later(self, command_id: int, outcome: Outcome[Published] | ErrorCode) -> None:
         """Answer a publish that was refused, or that the broker has not settled yet, behind those before it."""

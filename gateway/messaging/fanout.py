@@ -7,9 +7,9 @@ tenth).
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-from gateway.domain.counts import Counts
+from gateway.domain.counts import Counts, Ledger
 from gateway.domain.hub import Hub, LocalChannel, Subscriber
 from gateway.protocol import codes
 from gateway.protocol.json_codec import is_json
@@ -17,6 +17,15 @@ from gateway.protocol.messages import Publication
 
 DROPPED_SLOW: Final = "slow"
 DROPPED_NOT_JSON: Final = "not_json"
+
+
+class _Batch(NamedTuple):
+    """What one channel brought in one turn, for one group of subscribers that share its bytes."""
+
+    ledger: Ledger
+    group: dict[Subscriber, None]
+    size: int
+    data: bytes
 
 
 class Fanout:
@@ -59,45 +68,74 @@ class Fanout:
             local.accepted_at_s.append(accepted_at_s)
 
     def flush(self) -> None:
-        """Write what this turn has brought."""
+        """Write what this turn has brought: one write for each connection, however many channels it is in."""
         dirty, self._dirty = self._dirty, []
-        for local in dirty:
-            if local.pending:
-                self.flush_channel(local)
+        batches = [batch for local in dirty if local.pending for batch in self._take(local)]
+        if len(batches) <= 1:
+            for batch in batches:
+                self._write(batch)
+        else:
+            self._write_joined(batches)
 
     def flush_channel(self, local: LocalChannel) -> None:
         """Write what waits for one channel, ahead of the turn's end: who joins next starts after it."""
-        batch, local.pending = local.pending, []
+        for batch in self._take(local):
+            self._write(batch)
+
+    def _take(self, local: LocalChannel) -> list[_Batch]:
+        """Take what waits for one channel and encode it, once for each variant in use."""
+        publications, local.pending = local.pending, []
         accepted, local.accepted_at_s = local.accepted_at_s, []
-        ledger, counts = local.ledger, self._counts
-        size = len(batch)
-        ledger.received += size
-        slow: list[Subscriber] = []
+        local.ledger.received += len(publications)
+        batches = []
         for variant, group in local.groups.items():
-            due = len(group) * size
-            ledger.due += due
-            if variant.needs_json and local.channel.options.is_unchecked and not _all_json(batch):
-                ledger.dropped[DROPPED_NOT_JSON] += due
-                self._refuse_group(list(group))
+            due = len(group) * len(publications)
+            local.ledger.due += due
+            if variant.needs_json and local.channel.options.is_unchecked and not _all_json(publications):
+                local.ledger.dropped[DROPPED_NOT_JSON] += due
+                self._refuse(list(group))
                 continue
-            data = variant.publications(local.channel.name, batch)
-            refused = len(slow)
-            # The hot loop of the house: one call for each subscriber and batch, and nothing else.
-            slow.extend([subscriber for subscriber in group if not subscriber.offer(data)])
-            taken = len(group) - (len(slow) - refused)
-            ledger.delivered += taken * size
-            ledger.dropped[DROPPED_SLOW] += due - taken * size
-            counts.messages_out += taken * size
-            counts.bytes_out += taken * len(data)
-        # Subscribers change the hub when they go, so they go after the groups were walked.
-        for subscriber in slow:
-            subscriber.dismiss(codes.SLOW)
+            data = variant.publications(local.channel.name, publications)
+            batches.append(_Batch(local.ledger, group, len(publications), data))
         if accepted:
             now_s = self._monotonic()
             for accepted_at_s in accepted:
-                counts.publish_to_write.observe(now_s - accepted_at_s)
+                self._counts.publish_to_write.observe(now_s - accepted_at_s)
+        return batches
 
-    def _refuse_group(self, group: list[Subscriber]) -> None:
+    def _write(self, batch: _Batch) -> None:
+        """Write one batch to all of its group."""
+        data = batch.data
+        # The hot loop of the house: one call for each subscriber and batch, and nothing else.
+        slow = [subscriber for subscriber in batch.group if not subscriber.offer(data)]
+        self._book(batch, refused=len(slow))
+        # Subscribers change the hub when they go, so they go after the group was walked.
+        for subscriber in slow:
+            subscriber.dismiss(codes.SLOW)
+
+    def _write_joined(self, batches: list[_Batch]) -> None:
+        """Write several batches; who is in several groups gets one write, since the kernel's send is what costs."""
+        outgoing: dict[Subscriber, bytes] = {}
+        for batch in batches:
+            data = batch.data
+            for subscriber in batch.group:
+                waiting = outgoing.get(subscriber)
+                outgoing[subscriber] = data if waiting is None else waiting + data
+        slow = {subscriber for subscriber, data in outgoing.items() if not subscriber.offer(data)}
+        for batch in batches:
+            self._book(batch, refused=len(slow.intersection(batch.group)) if slow else 0)
+        for subscriber in slow:
+            subscriber.dismiss(codes.SLOW)
+
+    def _book(self, batch: _Batch, *, refused: int) -> None:
+        taken = len(batch.group) - refused
+        batch.ledger.delivered += taken * batch.size
+        if refused:
+            batch.ledger.dropped[DROPPED_SLOW] += refused * batch.size
+        self._counts.messages_out += taken * batch.size
+        self._counts.bytes_out += taken * len(batch.data)
+
+    def _refuse(self, group: list[Subscriber]) -> None:
         """Disconnect who can't be told what came: only in namespaces with `publication_data_format = "any"`."""
 
         def dismiss() -> None:

@@ -221,11 +221,11 @@ class PlainConversation(Conversation):
         outcome = error or services.publisher.publish(channel, message.payload, subscription.info, is_checked=False)
         if isinstance(outcome, ErrorCode):
             self._refuse(outcome)
-        elif not outcome.is_settled or outcome.has_failed:
+        elif not outcome.is_settled or outcome.error is not None:
             outcome.then(self._answer_publish)
 
     def _answer_publish(self, outcome: Outcome[Published]) -> None:
-        if outcome.has_failed and self.session.state is not State.CLOSED:
+        if outcome.error is not None and self.session.state is not State.CLOSED:
             self._refuse(codes.INTERNAL_ERROR)
 
     async def _call(self, handler: Handler, message: "_Message") -> None:

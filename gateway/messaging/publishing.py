@@ -13,7 +13,7 @@ from gateway.messaging.processors import PROCESSORS, NotProcessableError, Proces
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.json_codec import has_deeper_nesting, is_json
-from gateway.protocol.messages import ClientInfo, Publication
+from gateway.protocol.messages import NOTHING, ClientInfo, Publication
 
 _BLANKS: Final = b" \t\r\n"
 
@@ -50,7 +50,7 @@ class Publisher:
             error = self._refuse(bytes(data), options.publication_data_format, is_checked=is_checked)
             if error is not None:
                 return error
-        elif not bytes(data):
+        elif data is NOTHING:
             return codes.BAD_REQUEST
         if options.processors:
             processors = [self._processors[name] for name in options.processors]

@@ -37,7 +37,7 @@ class Interest:
             BrokerError: if the broker could not subscribe.
         """
         entry = self._entries.get(channel)
-        if entry is None or entry.confirmation.has_failed:
+        if entry is None or entry.confirmation.error is not None:
             entry = self._entries[channel] = _Entry(self._broker.subscribe(channel))
         entry.holders += 1
         try:
@@ -55,5 +55,5 @@ class Interest:
         if entry.holders or self._entries.get(channel) is not entry:
             return
         del self._entries[channel]
-        if not entry.confirmation.has_failed:
+        if entry.confirmation.error is None:
             self._broker.unsubscribe(channel)

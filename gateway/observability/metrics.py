@@ -4,7 +4,7 @@ Every family is one row of `FAMILIES`, so that the reference in the documentatio
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
@@ -244,6 +244,17 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+_TYPES: Final = {GaugeMetricFamily: "gauge", CounterMetricFamily: "counter"}
+_REFERENCE_HEAD: Final = """\
+# Metrics reference
+
+Made from the code by `make reference`; `gateway metrics doc` prints the same. Served at `/metrics` of the internal port,
+beside the usual `process_*` and `python_*` families.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
 PUBLISH_TO_WRITE = (
     "gateway_publish_to_write_seconds",
     "From accepting a publication to handing it to this node's transports.",
@@ -269,6 +280,17 @@ class NodeCollector(Collector):
         yield histogram
 
 
+def reference() -> str:
+    """Return the reference of all families as Markdown."""
+    rows = [
+        (_exposed_name(family), _TYPES[family.kind], ", ".join(f"`{label}`" for label in family.labels), family.help)
+        for family in FAMILIES
+    ]
+    rows.append((PUBLISH_TO_WRITE[0], "histogram", "", PUBLISH_TO_WRITE[1]))
+    lines = [f"| `{name}` | {kind} | {labels} | {text} |" for name, kind, labels, text in rows]
+    return _REFERENCE_HEAD + "\n".join(lines) + "\n"
+
+
 def make_registry(counts: Counts, gauges: Gauges) -> CollectorRegistry:
     """Return a registry of one node's metrics and those of its process."""
     registry = CollectorRegistry()
@@ -282,6 +304,10 @@ def make_registry(counts: Counts, gauges: Gauges) -> CollectorRegistry:
 def render(registry: CollectorRegistry) -> bytes:
     """Return the registry in Prometheus' text format (`CONTENT_TYPE`)."""
     return generate_latest(registry)
+
+
+def _exposed_name(family: Family) -> str:
+    return f"{family.name}_total" if family.kind is CounterMetricFamily else family.name
 
 
 def _ledger(counts: Counts, column: str) -> list[Sample]:

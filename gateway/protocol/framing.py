@@ -33,10 +33,14 @@ class WebSocketFraming:
 
     def __init__(self, opcode: int = TEXT) -> None:
         self._opcode = opcode
+        self._short_headers = [frame_header(opcode, length) for length in range(_MAX_LENGTH_7 + 1)]
 
     def frame(self, payload: bytes) -> bytes:
         """Wrap *payload* in one frame."""
-        return frame_header(self._opcode, len(payload)) + payload
+        length = len(payload)
+        if length <= _MAX_LENGTH_7:
+            return self._short_headers[length] + payload
+        return frame_header(self._opcode, length) + payload
 
 
 class DeflateFraming:

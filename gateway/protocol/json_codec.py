@@ -33,18 +33,24 @@ class JSONCodec:
 
     def __init__(self, *, max_depth: int = 128) -> None:
         self._max_depth = max_depth
+        self._always_shallow = 2 * max_depth  # what is nested deeper has more brackets than that
 
     def decode(self, frame: bytes) -> list[Command]:
         """Read the commands of *frame*; see `Codec.decode`."""
-        lines = frame.split(b"\n") if b"\n" in frame else [frame]
-        if len(lines) > 1 and not lines[-1]:
-            lines.pop()  # 1.3: one trailing newline is allowed, an empty line is not
-        if has_deeper_nesting(frame, limit=self._max_depth):
+        if len(frame) > self._always_shallow and has_deeper_nesting(frame, limit=self._max_depth):
             raise MalformedFrameError("nested too deeply")
+        if b"\n" not in frame:
+            try:
+                return [_DECODER.decode(frame)]
+            except (msgspec.MsgspecError, RecursionError):
+                return [_repaired(frame)]
+        lines = frame.split(b"\n")
+        if not lines[-1]:
+            lines.pop()  # 1.3: one trailing newline is allowed, an empty line is not
         try:
             return [_DECODER.decode(line) for line in lines]
         except (msgspec.MsgspecError, RecursionError):
-            return [_decode_with_lone_surrogates(line) for line in lines]
+            return [_repaired(line) for line in lines]
 
     def reply(self, reply: Reply) -> bytes:
         """Encode one reply."""
@@ -75,8 +81,8 @@ class JSONCodec:
 def has_deeper_nesting(text: bytes, *, limit: int) -> bool:
     """Tell whether JSON *text* nests arrays and objects deeper than *limit*, brackets inside strings not counted.
 
-    Counting opening brackets settles nearly all messages in 0.1 µs. Where it does not, each round peels the innermost
-    level off, which takes at most *limit* passes in C; text whose brackets do not match is left to the decoder.
+    Counting opening brackets settles nearly all messages. For the rest, each round here peels the innermost level off,
+    so there are at most *limit* passes, in C. Brackets that do not match are the decoder's affair.
     """
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
@@ -109,8 +115,8 @@ def replace_lone_surrogates(text: bytes) -> bytes:
     return _LONE_SURROGATE.sub(lambda match: b"\\ufffd" if match[1] else match[0], text)
 
 
-def _decode_with_lone_surrogates(line: bytes) -> Command:
-    """Try once more after `replace_lone_surrogates`, so that one half of an emoji does not cost the connection."""
+def _repaired(line: bytes) -> Command:
+    """Try once more without lone surrogates, so that one half of an emoji does not cost the connection."""
     try:
         return _DECODER.decode(replace_lone_surrogates(line))
     except (msgspec.MsgspecError, RecursionError) as error:

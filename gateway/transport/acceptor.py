@@ -3,16 +3,16 @@
 import asyncio
 import functools
 import http
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 from typing import Annotated, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from pydantic import Field
 from websockets.datastructures import MultipleValuesError
 from websockets.extensions import ServerExtensionFactory
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
-from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from gateway.domain.ratelimit import RateLimit, TokenBucket, Verdict
@@ -23,7 +23,7 @@ from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebS
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
 from gateway.settings import Limit, Settings, Size
-from gateway.transport.websocket import WebSocketConnection, WebSocketSettings
+from gateway.transport.websocket import WebSocketConnection, WebSocketSettings, make_negotiator
 
 CLIENT_PATH: Final = "/connection/websocket"
 PLAIN_PATH: Final = "/ws"
@@ -96,19 +96,19 @@ class Gate:
     ) -> None:
         self.settings = settings
         self.queue_max_bytes = admission.queue_max_size
-        self.subprotocols = [_JSON_SUBPROTOCOL]
-        self.extensions: list[ServerExtensionFactory] = []
+        extensions: list[ServerExtensionFactory] = []
         if settings.compression:
             # Without takeover one compressed frame serves every subscriber, and no connection keeps a window (300 KB).
             factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
-            self.extensions.append(factory)
+            extensions.append(factory)
+        self.negotiator = make_negotiator(extensions=extensions, subprotocols=[_JSON_SUBPROTOCOL])
         self._admission = admission
         self._plain = plain
         self._services = services
         self._variants = variants
         self._bucket = TokenBucket()
         self._rate = RateLimit(admission.connection_rate_limit, admission.connection_rate_limit)
-        self._origins = [pattern.lower() for pattern in admission.allowed_origins]
+        self._origins = [re.compile(translate(glob.lower())) for glob in admission.allowed_origins]
         self.is_open = True
         """False once the node drains: new connections are refused with 503."""
         self._sockets = 0
@@ -130,46 +130,45 @@ class Gate:
         """Wait until no socket is left."""
         await self._emptied.wait()
 
-    def refuse(self, request: Request, core: ServerProtocol) -> Response | None:
+    def refuse(self, request: Request) -> Response | None:
         """Return the response for a request that may not become a WebSocket, else `None`."""
-        path = urlsplit(request.path).path
+        path = request.path.partition("?")[0]
         if path != CLIENT_PATH and not self._is_plain(path):
-            return self._refusal(
-                core, 404, "path", f"There is no WebSocket endpoint at this path; {self._endpoints()}.\n"
-            )
+            return self._refusal(404, "path", f"There is no WebSocket endpoint at this path; {self._endpoints()}.\n")
         try:
             origin = request.headers.get("Origin")
         except MultipleValuesError:
-            return self._refusal(core, 400, "origin", "A request has one Origin header, not several.\n")
-        if origin is not None and not any(fnmatchcase(origin.lower(), pattern) for pattern in self._origins):
-            return self._refusal(
-                core, 403, "origin", "This origin is not allowed here (setting client.allowed_origins).\n"
-            )
+            return self._refusal(400, "origin", "A request has one Origin header, not several.\n")
+        if origin is not None and not self._allows(origin.lower()):
+            return self._refusal(403, "origin", "This origin is not allowed here (setting client.allowed_origins).\n")
         reason = self._overload()
         if reason is None:
             return None
-        response = self._refusal(core, 503, reason, f"No new connections at the moment: {reason}.\n")
+        response = self._refusal(503, reason, f"No new connections at the moment: {reason}.\n")
         response.headers["Retry-After"] = "1"
         return response
 
     def accept(self, request: Request, connection: WebSocketConnection) -> Conversation:
         """Make the conversation of a connection that is open now."""
-        url = urlsplit(request.path)
-        query = parse_qs(url.query)
+        path, _, query_string = request.path.partition("?")
+        query = parse_qs(query_string) if query_string else {}
         services = self._services
         services.counts.connections_accepted[connection.name] += 1
         window_bits = connection.compression_window_bits
-        if url.path == CLIENT_PATH:
+        if path == CLIENT_PATH:
             return ClientConversation(
                 connection,
                 self._variants.json(window_bits),
                 services,
                 uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
             )
-        named = unquote(url.path.removeprefix(PLAIN_PATH).removeprefix("/"))
+        named = unquote(path.removeprefix(PLAIN_PATH).removeprefix("/"))
         channel = named or query.get("channel", [""])[0] or self._plain.default_channel
         plain, binary = self._variants.plain(window_bits)
         return PlainConversation(connection, plain, services, channel=channel, binary=binary)
+
+    def _allows(self, origin: str) -> bool:
+        return any(pattern.match(origin) for pattern in self._origins)
 
     def _is_plain(self, path: str) -> bool:
         return self._plain.enabled and (path == PLAIN_PATH or path.startswith(f"{PLAIN_PATH}/"))
@@ -187,7 +186,7 @@ class Gate:
             return "connection_rate_limit"
         return None
 
-    def _refusal(self, core: ServerProtocol, status: int, reason: str, text: str) -> Response:
+    def _refusal(self, status: int, reason: str, text: str) -> Response:
         self._services.counts.connections_refused[reason.replace(" ", "_")] += 1
         self._services.log.info("refused", reason=reason, status=status)
-        return core.reject(http.HTTPStatus(status), text)
+        return self.negotiator.reject(http.HTTPStatus(status), text)
