@@ -16,9 +16,9 @@ import jwt
 from gateway import __version__, configdoc
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.config import Config, ConfigError, development, load
-from gateway.node import Node, default_name, run_until_signalled
+from gateway.node import Node, address_text, default_name, run_until_signalled
 from gateway.observability import metrics
-from gateway.observability.logs import make_logger
+from gateway.observability.logs import forward_library_logs, make_logger
 from gateway.settings import parse_duration
 from gateway.transport.listener import ListenError
 
@@ -109,6 +109,7 @@ def _serve(options: argparse.Namespace) -> int:
         base["client"]["token"] = {"hmac_secret_key": secrets.token_urlsafe(32)}
     config = _load(options, flags, base)
     log = make_logger(config.log, node=config.node.name or default_name())
+    forward_library_logs(log)
     # The greeting needs the ports as bound, so the node is built first; it listens from then on.
     node = Node(config, log)
     if options.dev:
@@ -128,25 +129,25 @@ def _loop_factory() -> Any:
 
 
 def _greeting(config: Config, node: Node) -> str:
-    host, port = node.public_address[:2]
-    internal_host, internal_port = node.internal_address[:2]
-    base = f"{host}:{port}"
+    base, internal = address_text(node.public_address), address_text(node.internal_address)
+    secure = "s" if config.http_server.tls.enabled else ""
+    page, socket = f"http{secure}://{base}", f"ws{secure}://{base}"
     token = _token(config, user="alice", channel=None, ttl_s=_DEVELOPMENT_TOKEN_TTL_S, info=None)
     return f"""
 gateway {__version__} in development mode: open to everybody, on this machine only
 
-  playground   http://{base}/
-  clients      ws://{base}/connection/websocket   (any Centrifugo SDK)
-  plain        ws://{base}/ws/<channel>           (any WebSocket)
-  health       http://{internal_host}:{internal_port}/readyz   /livez   /metrics
+  playground   {page}/
+  clients      {socket}/connection/websocket   (any Centrifugo SDK)
+  plain        {socket}/ws/<channel>           (any WebSocket)
+  health       http://{internal}/readyz   /livez   /metrics
 
   token of the user "alice", good for a day:
   {token}
 
 Three things to try:
-  1. Open http://{base}/ in two browser windows and chat.
-  2. python -m websockets ws://{base}/ws/echo:me           and type: hello
-  3. python -m websockets ws://{base}/ws/lobby:chat        and type: {{"text": "hi"}}
+  1. Open {page}/ in two browser windows and chat.
+  2. .venv/bin/websockets {socket}/ws/echo:me           and type: hello
+  3. .venv/bin/websockets {socket}/ws/lobby:chat        and type: {{"text": "hi"}}
 
 Ctrl-C stops it.
 """
@@ -185,16 +186,18 @@ def _check_token(options: argparse.Namespace) -> int:
     client = _load(options).client
     try:
         claims = jwt.decode(options.token, options={"verify_signature": False})
-    except jwt.PyJWTError as error:
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
         print(f"no: not a token ({error})")
         return 1
     channel = claims.get("channel")
     own_keys = channel is not None and client.subscription_token.enabled
-    verifier = TokenVerifier(client.subscription_token if own_keys else client.token)
+    settings = client.subscription_token if own_keys else client.token
+    verifier = TokenVerifier(settings)
     unix_s = time.time()
     try:
         if isinstance(channel, str):
-            user, client_id = str(claims.get("sub", "")), str(claims.get("client", ""))
+            user = str(claims.get(settings.user_id_claim or "sub", ""))
+            client_id = str(claims.get("client", ""))
             reading: Any = verifier.subscription(
                 options.token, channel=channel, user=user, client=client_id, unix_s=unix_s
             )
@@ -235,3 +238,7 @@ def _print_reference(text: str, check: Path | None) -> int:
 
 def _fail(message: str) -> Never:
     raise ConfigError([message])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

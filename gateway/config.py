@@ -4,6 +4,7 @@ Three sources, the later wins: a file (TOML or JSON), environment variables (`GA
 variables with `__` count, since Kubernetes injects `GATEWAY_PORT` and the like for a service of that name.
 """
 
+import copy
 import difflib
 import json
 import tomllib
@@ -14,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from gateway.auth.tokens import TokenSettings
@@ -23,7 +24,7 @@ from gateway.domain.session import SessionSettings
 from gateway.messaging.handlers import HANDLERS
 from gateway.messaging.processors import PROCESSORS
 from gateway.observability.logs import LogSettings
-from gateway.settings import Seconds, Settings
+from gateway.settings import Seconds, Settings, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.websocket import WebSocketSettings
@@ -89,14 +90,10 @@ class BrokerType(StrEnum):
     MEMORY = "memory"
 
 
-def _to_broker_type(value: Any) -> Any:
-    return BrokerType(value) if isinstance(value, str) and value in set(BrokerType) else value
-
-
 class BrokerSettings(Settings):
     """`broker`: what carries publications."""
 
-    type: Annotated[BrokerType, BeforeValidator(_to_broker_type)] = BrokerType.MEMORY
+    type: Annotated[BrokerType, one_of(BrokerType)] = BrokerType.MEMORY
     """`memory`: embedded, one node."""
 
 
@@ -181,7 +178,7 @@ def load(
     Raises:
         ConfigError: with one line for each fault, which names the key, its value and what is allowed.
     """
-    values = merge(dict(base or {}), _read_file(path) if path else {})
+    values = merge(copy.deepcopy(dict(base or {})), _read_file(path) if path else {})
     origins: dict[tuple[str, ...], str] = {}
     faults: list[str] = []
     for name, text in sorted((environment or {}).items()):
@@ -248,6 +245,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise ConfigError([f"{path}: {error}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: nested too deeply"]) from None
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: a configuration is a table of tables"])
     return values
@@ -279,7 +278,8 @@ def _parse_text(keys: tuple[str, ...], text: str) -> Any:
         return json.loads(text)
     if annotation in (int, float, bool):
         try:
-            return TypeAdapter(Annotated[annotation, *metadata]).validate_strings(text)
+            kind: Any = Annotated[annotation, *metadata] if metadata else annotation
+            return TypeAdapter(kind).validate_strings(text)
         except ValidationError as error:
             raise ValueError(f"{text!r}: {error.errors()[0]['msg']}") from None
     return text
@@ -289,20 +289,31 @@ def _describe(fault: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> It
     """Write one fault as a line, or as several when the check of the whole found several."""
     location = [str(part) for part in fault["loc"]]
     key = ".".join(location)
-    name = origins.get(tuple(location))
-    where = f"{key} ({name})" if name else key
+    names = sorted(name for keys, name in origins.items() if keys[: len(location)] == tuple(location))
+    where = f"{key} ({', '.join(names)})" if names and key else key
     message = fault["msg"].removeprefix("Value error, ")
     match fault["type"]:
         case "extra_forbidden":
             yield f"{where}: there is no such key{_suggestion(location)}"
         case "value_error" if isinstance(fault["input"], dict | Settings):
-            yield from (f"{where}: {line}" if where else line for line in message.splitlines())
+            for line in message.splitlines():
+                sources = [name for keys, name in origins.items() if line.startswith(".".join(keys))]
+                said = f"{line} (from {', '.join(sources)})" if sources else line
+                yield f"{where}: {said}" if where else said
         case "missing":
             yield f"{where}: is missing"
+        case "model_type":
+            yield f"{where} = {_shown(location, fault['input'])}: must be a table"
         case _:
-            secret = any(word in location[-1] for word in ("secret", "password", "key")) if location else False
-            shown = "(hidden)" if secret else repr(fault["input"])
-            yield f"{where} = {shown}: {message}"
+            yield f"{where} = {_shown(location, fault['input'])}: {message}"
+
+
+def _shown(location: list[str], value: Any) -> str:
+    """Write a value for a message; nothing that may be, or hold, a secret."""
+    if isinstance(value, dict | list):
+        return "(a table)" if isinstance(value, dict) else "(a list)"
+    is_secret = bool(location) and location[-1].endswith(("token", "secret", "password", "key"))
+    return "(hidden)" if is_secret and isinstance(value, str) else repr(value)
 
 
 def _suggestion(location: list[str]) -> str:

@@ -1,8 +1,10 @@
 """The configuration written out, from the settings classes: a reference in Markdown, the defaults in TOML."""
 
+import json
 import types
 import typing
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -101,22 +103,26 @@ def _toml_value(value: Any, field: FieldInfo) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f'"{value:g}s"' if _is_duration(field) else f"{value:g}"
+        digits = format(Decimal(repr(value)).normalize(), "f")
+        return f'"{digits}s"' if _is_duration(field) else digits
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):
-        escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # A JSON string is a TOML basic string, but for the one control character that JSON does not escape.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return "[" + ", ".join(_toml_value(each, field) for each in value) + "]"
 
 
-def _write_table(lines: list[str], prefix: str, table: Settings) -> None:
+def _write_table(lines: list[str], prefix: str, table: Settings, *, is_in_list: bool = False) -> None:
     fields = type(table).model_fields
     plain = [(name, field) for name, field in fields.items() if _settings_of(field) is None]
     if prefix and plain:
-        lines += ["", f"[{prefix}]"]
+        lines += ["", f"[[{prefix}]]" if is_in_list else f"[{prefix}]"]
     lines += [f"{field.alias or name} = {_toml_value(getattr(table, name), field)}" for name, field in plain]
     for name, field in fields.items():
-        value = getattr(table, name)
+        value, key = getattr(table, name), f"{prefix}.{field.alias or name}".lstrip(".")
         if isinstance(value, Settings):
-            _write_table(lines, f"{prefix}.{field.alias or name}".lstrip("."), value)
+            _write_table(lines, key, value)
+        elif _settings_of(field) is not None:
+            for each in value:
+                _write_table(lines, key, each, is_in_list=True)

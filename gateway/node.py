@@ -18,7 +18,7 @@ import structlog
 from gateway import __version__
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
-from gateway.auth.tokens import TokenVerifier
+from gateway.auth.tokens import TokenSettings, TokenVerifier
 from gateway.broker.contract import Broker
 from gateway.broker.memory import MemoryBroker
 from gateway.config import BrokerType, Config
@@ -128,9 +128,13 @@ class Node:
         loop = asyncio.get_running_loop()
         broker = self._make_broker()
         async with asyncio.TaskGroup() as tasks:
+            commands: set[asyncio.Task[None]] = set()
 
             def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-                return tasks.create_task(coroutine, name="command")
+                task = tasks.create_task(coroutine, name="command")
+                commands.add(task)
+                task.add_done_callback(commands.discard)
+                return task
 
             services = self._make_services(broker, spawn)
             self._fanout = Fanout(self.hub, self.counts, monotonic=self._clock.monotonic, call_soon=loop.call_soon)
@@ -146,17 +150,19 @@ class Node:
             await internal.started()
             self._unready_because = None
             self._started.set()
-            self._log.info("started", public=_text(public.address), internal=_text(internal.address))
+            self._log.info("started", public=address_text(public.address), internal=address_text(internal.address))
             await self._stopping.wait()
             try:
                 async with asyncio.timeout(self.config.shutdown.timeout_s):
                     await self._drain(gate, public)
-                    public.stop()
-                    await serving[0]
             except TimeoutError:
-                self._log.warning("shutdown timed out", connections=len(self.connections))
+                self._log.warning("shutdown timed out", sockets=gate.sockets)
+            public.stop()
+            await serving[0]
             internal.stop()
             ticking.cancel()
+            for command in commands:  # its client has gone, so nobody waits for what it would say
+                command.cancel()
             await broker.stop()
         self._log.info("stopped")
 
@@ -171,7 +177,7 @@ class Node:
     async def _tick(self, wheel: TimerWheel[Conversation]) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            for conversation in list(wheel.advance(self._clock.monotonic())):
+            for conversation in wheel.advance(self._clock.monotonic()):
                 conversation.tick()
 
     async def _drain(self, gate: Gate, public: Listener) -> None:
@@ -184,6 +190,10 @@ class Node:
             conversation.disconnect(codes.SHUTDOWN)
         await gate.emptied()
 
+    def _report_key_set(self, reason: str) -> None:
+        self.counts.key_set_failures += 1
+        self._log.warning("key set not fetched", reason=reason)
+
     # Parts.
 
     def _make_broker(self) -> Broker:
@@ -195,7 +205,13 @@ class Node:
         client, channel = self.config.client, self.config.channel
         personal = client.subscribe_to_user_personal_channel
         checks = not client.insecure_skip_token_signature_verify
-        own_keys = client.subscription_token.enabled
+
+        def verifier(settings: TokenSettings) -> TokenVerifier:
+            return TokenVerifier(settings, is_signature_checked=checks, report=self._report_key_set)
+
+        connection_tokens = subscription_tokens = verifier(client.token)
+        if client.subscription_token.enabled:
+            subscription_tokens = verifier(client.subscription_token)
         return Services(
             session=client,
             is_insecure=client.insecure,
@@ -208,10 +224,8 @@ class Node:
             rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
             version=f"gateway {__version__}",
             channels=Channels(channel),
-            connection_tokens=TokenVerifier(client.token, is_signature_checked=checks),
-            subscription_tokens=TokenVerifier(
-                client.subscription_token if own_keys else client.token, is_signature_checked=checks
-            ),
+            connection_tokens=connection_tokens,
+            subscription_tokens=subscription_tokens,
             hub=self.hub,
             interest=Interest(broker),
             publisher=Publisher(
@@ -244,6 +258,11 @@ class Node:
     def _make_listeners(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> tuple[Listener, Listener]:
         config = self.config
         paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
+
+        def refused(reason: str) -> None:
+            self.counts.connections_refused[reason] += 1
+            self._log.info("refused", reason=reason)
+
         public = Listener(
             self._public_socket,
             public_app(
@@ -251,6 +270,8 @@ class Node:
                 has_playground=config.playground.enabled,
                 has_init=config.connection_init.enabled,
             ),
+            head=config.http_server,
+            refused=refused,
             context=self._context,
             make_connection=lambda: WebSocketConnection(gate, loop),
         )
@@ -261,6 +282,8 @@ class Node:
                 unready_because=lambda: self._unready_because,
                 render_metrics=lambda: render(registry),
             ),
+            head=config.http_server,
+            refused=refused,
         )
         return public, internal
 
@@ -286,7 +309,8 @@ def default_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _text(address: Any) -> str:
+def address_text(address: Any) -> str:
+    """Write a socket's address the way a URL does."""
     if isinstance(address, str):
         return f"unix:{address}"
     host, port = address[:2]

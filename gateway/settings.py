@@ -4,7 +4,9 @@ A settings class lives beside the code that obeys it. In a file and in the envir
 the Centrifugo protocol know (`ping_interval`); in code the unit is part of the name (`ping_interval_s`).
 """
 
+import math
 import re
+from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -36,17 +38,36 @@ def parse_duration(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
     if isinstance(value, int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            message = "longer than can be counted"
+            raise ValueError(message) from None
     text = value.strip()
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if math.isfinite(seconds):
+            return seconds
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         message = 'a duration is a number of seconds or a text such as "25s", "10m", "1h30m", "500ms"'
         raise ValueError(message)
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def one_of(members: type[StrEnum]) -> BeforeValidator:
+    """Return a validator that takes the texts of *members*, and names them when it gets something else."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value in set(members):
+            return members(value)
+        allowed = ", ".join(repr(str(member)) for member in members)
+        raise ValueError(f"must be one of {allowed}")
+
+    return BeforeValidator(read)
 
 
 Seconds = Annotated[

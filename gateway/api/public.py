@@ -24,7 +24,8 @@ def public_app(*, websocket_paths: list[str], has_playground: bool, has_init: bo
     if has_playground:
         routes.append(Route("/", _playground))
         routes.append(Mount("/playground", StaticFiles(directory=str(_PLAYGROUND))))
-    help_text = f"Nothing here. WebSocket clients connect to {' or '.join(websocket_paths)}.\n"
+    endpoints = " or ".join(path.replace("{channel:path}", "<channel>") for path in websocket_paths)
+    help_text = f"Nothing here. WebSocket clients connect to {endpoints}.\n"
 
     async def not_found(_request: Request, _error: Exception) -> Response:
         return PlainTextResponse(help_text, 404)

@@ -8,22 +8,45 @@ import binascii
 import contextlib
 import re
 import warnings
-from typing import Annotated, Any, Final, Never
+from collections.abc import Callable
+from itertools import chain
+from typing import Annotated, Any, Final, Never, Self
 
 import jwt
 import msgspec
-from pydantic import AfterValidator, Field
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from pydantic import AfterValidator, Field, model_validator
 
+from gateway.auth.jwks import KeySet, http_fetch
+from gateway.auth.keys import (
+    ECDSA_ALGORITHMS,
+    EDDSA_ALGORITHMS,
+    HMAC_ALGORITHMS,
+    RSA_ALGORITHMS,
+    ConfiguredKeys,
+    Key,
+    KeySource,
+    KeysUnavailableError,
+    UnsuitableKeyError,
+    public_key,
+    secret_key,
+)
 from gateway.domain.identity import Grant, Identity, Overrides
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import NOTHING
 from gateway.settings import Seconds, Settings
 
-HMAC_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
 # A short secret is the operator's affair and said once, at start; PyJWT would say it for each token.
 warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 
+_ALGORITHMS: Final = frozenset(
+    (*HMAC_ALGORITHMS, *RSA_ALGORITHMS, *EDDSA_ALGORITHMS, *chain.from_iterable(ECDSA_ALGORITHMS.values()))
+)
+MAX_TOKEN_LENGTH: Final = 32768
 _PURE_CLAIM: Final = r"^[a-zA-Z0-9_.:/-]*$"
 
 
@@ -39,6 +62,14 @@ def _compiles(pattern: str) -> str:
 Pattern = Annotated[str, AfterValidator(_compiles)]
 
 
+PublicKey = Annotated[str, Field(repr=False)]
+_PUBLIC_KEYS: Final = {
+    "rsa_public_key": RSAPublicKey,
+    "ecdsa_public_key": EllipticCurvePublicKey,
+    "ed25519_public_key": Ed25519PublicKey,
+}
+
+
 class TokenSettings(Settings):
     """Keys and claims that tokens are checked against: `client.token`, `client.subscription_token`."""
 
@@ -46,6 +77,20 @@ class TokenSettings(Settings):
     """Secret of HS256, HS384 and HS512 tokens; at least 32 random bytes, please."""
     hmac_previous_secret_key: Annotated[str, Field(repr=False)] = ""
     """The secret before it, accepted too while keys are rotated."""
+    rsa_public_key: PublicKey = ""
+    """Public key of RS256, RS384 and RS512 tokens, as PEM text, 2048 bits or more."""
+    ecdsa_public_key: PublicKey = ""
+    """Public key of ES256, ES384 or ES512 tokens (its curve decides), as PEM text."""
+    ed25519_public_key: PublicKey = ""
+    """Public key of EdDSA tokens, as PEM text."""
+    jwks_public_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
+    """URL of a JSON Web Key Set with RSA, ECDSA and Ed25519 keys; redirects are not followed."""
+    jwks_timeout_s: Seconds = 5.0
+    """How long the endpoint may take to answer."""
+    jwks_refresh_interval_s: Seconds = 10.0
+    """Shortest time between two fetches, whatever key ids tokens name."""
+    jwks_lifetime_s: Seconds = 3600.0
+    """How long fetched keys are used before they are fetched again; if that fails they stay in use."""
     audience: str = ""
     """What the claim `aud` must be, or contain."""
     audience_regex: Pattern = ""
@@ -58,6 +103,24 @@ class TokenSettings(Settings):
     """The claim that holds the user id, instead of `sub`."""
     leeway_s: Annotated[Seconds, Field(le=300)] = 0.0
     """How far clocks may differ when `exp` and `nbf` are checked."""
+
+    @model_validator(mode="after")
+    def _read_keys(self) -> Self:
+        for name, kind in _PUBLIC_KEYS.items():
+            pem = getattr(self, name)
+            if pem:
+                try:
+                    public_key(pem, kind=kind)
+                except UnsuitableKeyError as error:
+                    raise ValueError(f"{name}: {error}") from None
+        return self
+
+    def configured_keys(self) -> list[Key]:
+        """Return the keys that stand in the table itself."""
+        secrets = (self.hmac_secret_key, self.hmac_previous_secret_key)
+        keys = [secret_key(secret) for secret in secrets if secret]
+        pems = ((getattr(self, name), kind) for name, kind in _PUBLIC_KEYS.items())
+        return keys + [public_key(pem, kind=kind) for pem, kind in pems if pem]
 
 
 class TokenRefusedError(Exception):
@@ -72,10 +135,26 @@ class TokenRefusedError(Exception):
 class TokenVerifier:
     """Checks the tokens of one kind against one set of keys."""
 
-    def __init__(self, settings: TokenSettings, *, is_signature_checked: bool = True) -> None:
+    def __init__(
+        self,
+        settings: TokenSettings,
+        *,
+        is_signature_checked: bool = True,
+        report: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        """Read the keys. *report* is told why a key set could not be fetched."""
         self._settings = settings
         self._is_signature_checked = is_signature_checked
-        self._secrets = [key for key in (settings.hmac_secret_key, settings.hmac_previous_secret_key) if key]
+        self._sources: list[KeySource] = [ConfiguredKeys(settings.configured_keys())]
+        if settings.jwks_public_endpoint:
+            self._sources.append(
+                KeySet(
+                    http_fetch(settings.jwks_public_endpoint, timeout_s=settings.jwks_timeout_s),
+                    refresh_interval_s=settings.jwks_refresh_interval_s,
+                    lifetime_s=settings.jwks_lifetime_s,
+                    report=report,
+                )
+            )
         self._jwt = jwt.PyJWT()
 
     async def connection(self, token: str, *, unix_s: float) -> Identity:
@@ -121,31 +200,47 @@ class TokenVerifier:
         )
 
     async def _claims(self, token: str, *, unix_s: float, invalid: ErrorCode | Disconnect) -> dict[str, Any]:
-        claims = self._verified(token, invalid)
+        claims = await self._verified(token, unix_s, invalid)
         self._check_audience_and_issuer(claims, invalid)
         expires_at, not_before = (_seconds(claims, name, invalid) for name in ("exp", "nbf"))
         leeway_s = self._settings.leeway_s
-        if expires_at and expires_at + leeway_s <= unix_s:
+        if expires_at is not None and expires_at + leeway_s <= unix_s:
             _refuse(codes.TOKEN_EXPIRED, "expired")
-        if not_before and not_before - leeway_s > unix_s:
+        if not_before is not None and not_before - leeway_s > unix_s:
             _refuse(codes.TOKEN_EXPIRED, "not_yet_valid")
         return claims
 
-    def _verified(self, token: str, invalid: ErrorCode | Disconnect) -> dict[str, Any]:
+    async def _verified(self, token: str, unix_s: float, invalid: ErrorCode | Disconnect) -> dict[str, Any]:
         if not self._is_signature_checked:
             return self._decoded(token, "", [], invalid)
+        if len(token) > MAX_TOKEN_LENGTH:
+            _refuse(invalid, "too_long")
         try:
-            algorithm = jwt.get_unverified_header(token).get("alg")
-        except jwt.PyJWTError:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError):
             _refuse(invalid, "malformed")
-        if algorithm not in HMAC_ALGORITHMS:
+        algorithm, key_id = header.get("alg"), header.get("kid", "")
+        if not isinstance(algorithm, str) or not isinstance(key_id, str):
+            _refuse(invalid, "malformed")
+        if algorithm not in _ALGORITHMS:
             _refuse(invalid, "algorithm")
-        for key in self._secrets:
-            with contextlib.suppress(jwt.InvalidSignatureError):
-                return self._decoded(token, key, [algorithm], invalid)
-        return _refuse(invalid, "signature" if self._secrets else "no_key")
+        has_key = is_unavailable = False
+        for source in self._sources:
+            try:
+                keys = await source.keys_for(algorithm=algorithm, key_id=key_id, now_s=unix_s)
+            except KeysUnavailableError:
+                is_unavailable = True
+                continue
+            for key in keys:
+                has_key = True
+                with contextlib.suppress(jwt.InvalidSignatureError):
+                    return self._decoded(token, key.material, [algorithm], invalid)
+        if is_unavailable:
+            # Whether the token is good can't be known, and 3500 is final: a temporary error lets the client come back.
+            _refuse(codes.INTERNAL_ERROR, "keys_unavailable")
+        return _refuse(invalid, "signature" if has_key else "no_key")
 
-    def _decoded(self, token: str, key: str, algorithms: list[str], invalid: ErrorCode | Disconnect) -> dict[str, Any]:
+    def _decoded(self, token: str, key: Any, algorithms: list[str], invalid: ErrorCode | Disconnect) -> dict[str, Any]:
         options: Any = {
             "verify_signature": bool(algorithms),
             "verify_exp": False,
@@ -157,11 +252,13 @@ class TokenVerifier:
             "verify_sub": False,
         }
         try:
-            return self._jwt.decode(token, key, algorithms=algorithms, options=options)
+            claims = self._jwt.decode(token, key, algorithms=algorithms, options=options)
+            msgspec.json.encode(claims)  # half a surrogate pair can't be written, neither to clients nor to the log
         except jwt.InvalidSignatureError:
             raise
         except (jwt.PyJWTError, ValueError, RecursionError):
             _refuse(invalid, "malformed")
+        return claims
 
     def _check_audience_and_issuer(self, claims: dict[str, Any], invalid: ErrorCode | Disconnect) -> None:
         settings = self._settings
@@ -191,8 +288,10 @@ def _refuse(answer: ErrorCode | Disconnect, cause: str) -> Never:
     raise TokenRefusedError(answer, cause)
 
 
-def _seconds(claims: dict[str, Any], name: str, invalid: ErrorCode | Disconnect) -> float:
-    value = claims.get(name) or 0
+def _seconds(claims: dict[str, Any], name: str, invalid: ErrorCode | Disconnect) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**53:
         _refuse(invalid, f"{name}_not_a_time")
     return value
@@ -200,12 +299,12 @@ def _seconds(claims: dict[str, Any], name: str, invalid: ErrorCode | Disconnect)
 
 def _expiry(claims: dict[str, Any], *, unix_s: float, invalid: ErrorCode | Disconnect) -> int:
     """Return when the connection or subscription ends: `expire_at` wins over `exp`, and 0 in it means never."""
-    if claims.get("expire_at") is None:
-        return int(_seconds(claims, "exp", invalid))
-    expires_at_s = int(_seconds(claims, "expire_at", invalid))
+    expires_at_s = _seconds(claims, "expire_at", invalid)
+    if expires_at_s is None:
+        return int(_seconds(claims, "exp", invalid) or 0)
     if expires_at_s and expires_at_s <= unix_s:
         _refuse(codes.EXPIRED, "expire_at_passed")
-    return expires_at_s
+    return int(expires_at_s)
 
 
 def _info(claims: dict[str, Any], *, bad_base64: ErrorCode | Disconnect) -> msgspec.Raw:
@@ -217,9 +316,12 @@ def _payload(claims: dict[str, Any], name: str, *, bad_base64: ErrorCode | Disco
     encoded = claims.get(f"b64{name}")
     if encoded:
         try:
-            return msgspec.Raw(base64.b64decode(encoded, validate=True))
+            payload = base64.b64decode(encoded, validate=True)
         except (binascii.Error, TypeError, ValueError):
             _refuse(bad_base64, f"b64{name}")
+        if not is_json(payload):  # it would break every JSON frame that carries it
+            _refuse(bad_base64, f"b64{name}")
+        return msgspec.Raw(payload)
     if claims.get(name) is None:
         return NOTHING
     return msgspec.Raw(msgspec.json.encode(claims[name]))

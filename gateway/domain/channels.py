@@ -2,14 +2,14 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
-from gateway.settings import Settings, Size
+from gateway.settings import Settings, Size, one_of
 
 _NAMESPACE_NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
 NO_NAMESPACE: Final = ""
@@ -35,10 +35,6 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
-def _to_data_format(value: Any) -> Any:
-    return DataFormat(value) if isinstance(value, str) and value in set(DataFormat) else value
-
-
 class ChannelOptions(Settings):
     """The options of one namespace, or of the channels without one (`channel.without_namespace`)."""
 
@@ -56,7 +52,7 @@ class ChannelOptions(Settings):
     """Read what follows the last `#` of a channel as the list of users who may subscribe."""
     channel_regex: Annotated[str, AfterValidator(_compiles)] = ""
     """A pattern for the part of the channel after the namespace; it also lifts the limit to printable ASCII."""
-    publication_data_format: Annotated[DataFormat, BeforeValidator(_to_data_format)] = DataFormat.VALID_JSON
+    publication_data_format: Annotated[DataFormat, one_of(DataFormat)] = DataFormat.VALID_JSON
     """Empty or `json`: any JSON value; `json_object`; `binary`: any bytes; `any`: unchecked, so that a publication
     which is no JSON disconnects JSON subscribers with 3506, as the reference does."""
     handler: str = ""
@@ -110,6 +106,10 @@ class ChannelSettings(Settings):
 
     @model_validator(mode="after")
     def _reject_twins(self) -> Self:
+        separators = (self.namespace_boundary, self.private_prefix, self.user_boundary, self.user_separator)
+        if len(set(separators)) < len(separators):
+            message = "namespace_boundary, private_prefix, user_boundary and user_separator must differ from each other"
+            raise ValueError(message)
         names = [namespace.name for namespace in self.namespaces]
         twins = sorted({name for name in names if names.count(name) > 1})
         if twins:

@@ -68,6 +68,8 @@ class Counts:
     """Bytes handed to transports, framing included, before TLS."""
     token_failures: Counter[str] = field(default_factory=Counter)
     """By cause."""
+    key_set_failures: int = 0
+    """Fetches of a JSON Web Key Set that failed."""
     limit_hits: Counter[str] = field(default_factory=Counter)
     """By the limit that was reached."""
     publish_to_write: Histogram = field(default_factory=Histogram)

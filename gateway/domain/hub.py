@@ -62,10 +62,12 @@ class Hub:
     def join(self, channel: Channel, subscriber: Subscriber, variant: Variant) -> None:
         """Deliver to *subscriber* what arrives from now on."""
         local = self._channels.get(channel.name)
+        if local is not None and local.pending and self.flush is not None:
+            self.flush(local)
+            # The flush may have sent the last subscriber away, and the channel with it.
+            local = self._channels.get(channel.name)
         if local is None:
             local = self._channels[channel.name] = LocalChannel(channel, self._ledger(channel.namespace))
-        elif local.pending and self.flush is not None:
-            self.flush(local)
         local.groups.setdefault(variant, {})[subscriber] = None
 
     def leave(self, channel: str, subscriber: Subscriber, variant: Variant) -> None:

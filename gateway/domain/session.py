@@ -6,8 +6,9 @@ Theory of operation. A session is born OPENED and has until its stale deadline t
                               └──────────error reply──▶ REFUSED ──▶ CLOSED
 
 In REFUSED every command is ignored (protocol.md 3.1, 5); the session is closed a little later, so that the reply gets
-out first. All waiting is one number, `deadline_s`: the earliest of stale, ping, pong, expiry of the connection and
-expiry of a subscription. When it has passed, `tick` says what to do. Times are seconds of a monotonic clock.
+out first. All waiting is one number, `deadline_s`, never later than the earliest of stale, ping, pong, expiry of the
+connection and expiry of a subscription. When it has passed, `tick` says what to do. Times are seconds of a monotonic
+clock.
 """
 
 from enum import Enum, auto
@@ -35,7 +36,7 @@ class SessionSettings(Settings):
     ping_interval_s: Seconds = 25.0
     """Time between pings to a client."""
     pong_timeout_s: Seconds = 8.0
-    """How long a client may take to answer a ping; shorter than `ping_interval`."""
+    """How long a client may take to answer a ping; shorter than `ping_interval`. 0: no answer is asked for."""
     stale_close_delay_s: Seconds = 10.0
     """How long a client may take to authenticate (disconnect 3502; plain protocol: 1013)."""
     refused_close_delay_s: Seconds = 1.0
@@ -140,8 +141,7 @@ class Session:
         self.state = State.CONNECTED
         self.identify(identity, now_s=now_s, unix_s=unix_s)
         self._stale_at_s = NEVER
-        if self._settings.ping_interval_s:
-            self._next_ping_at_s = now_s + self._settings.ping_interval_s * (0.5 + random / 2)
+        self._next_ping_at_s = now_s + self._settings.ping_interval_s * (0.5 + random / 2)
         self._reschedule()
 
     def identify(self, identity: Identity, *, now_s: float, unix_s: float) -> None:
@@ -162,13 +162,14 @@ class Session:
     def close(self) -> None:
         """Become CLOSED; nothing is due any more. The caller has taken the subscriptions apart."""
         self.state = State.CLOSED
+        self._stale_at_s = self._next_ping_at_s = self._pong_due_at_s = self._expires_at_s = NEVER
         self.deadline_s = NEVER
 
     def refuse_joining(self, channel: str, *, max_length: int) -> ErrorCode | Disconnect | None:
         """Decide the first step of a subscribe (protocol.md 3.4, 1), before the name is read."""
         if not channel:
             return codes.PROTOCOL_VIOLATED
-        if len(channel) > max_length:
+        if len(channel.encode(errors="surrogatepass")) > max_length:
             return codes.BAD_REQUEST
         if channel in self.subscriptions:
             return codes.ALREADY_SUBSCRIBED
@@ -183,7 +184,11 @@ class Session:
             self._reschedule()
 
     def leave(self, channel: str) -> Subscription | None:
-        """Note that the session has left *channel*; `None` if it was not there."""
+        """Note that the session has left *channel*; `None` if it was not there.
+
+        `deadline_s` may be too early afterwards, which costs one idle `tick`; looking through all that is left would
+        cost more.
+        """
         return self.subscriptions.pop(channel, None)
 
     def refresh_subscription(self, subscription: Subscription, expires_at_s: float) -> None:
@@ -199,21 +204,30 @@ class Session:
         self._reschedule()
         return None
 
-    def tick(self, *, now_s: float) -> list[Action]:
-        """Say what is due at *now_s*, most final last."""
+    def tick(self, *, now_s: float, is_deaf: bool = False) -> list[Action]:
+        """Say what is due at *now_s*, most final last.
+
+        *is_deaf* tells that this side has not been reading, so that a missing pong says nothing about the client.
+        """
         settings = self._settings
+        if self.state is State.CLOSED:
+            return []
+        if is_deaf and now_s >= self._pong_due_at_s:
+            self._pong_due_at_s = now_s + settings.pong_timeout_s
         if now_s >= self._stale_at_s:
             return [codes.STALE]
         if now_s >= self._pong_due_at_s:
             return [codes.NO_PONG]
         if now_s >= self._expires_at_s + settings.expired_close_delay_s:
             return [codes.CONNECTION_EXPIRED]
-        actions: list[Action] = []
-        for subscription in self.subscriptions.values():
-            if now_s >= subscription.expires_at_s + settings.expired_sub_close_delay_s:
-                if subscription.is_server_side:
-                    return [codes.SUBSCRIPTION_EXPIRED]
-                actions.append(SubscriptionExpired(subscription.channel.name))
+        expired = [
+            each
+            for each in self.subscriptions.values()
+            if now_s >= each.expires_at_s + settings.expired_sub_close_delay_s
+        ]
+        if any(each.is_server_side for each in expired):
+            return [codes.SUBSCRIPTION_EXPIRED]
+        actions: list[Action] = [SubscriptionExpired(each.channel.name) for each in expired]
         if now_s >= self._next_ping_at_s:
             self._next_ping_at_s = now_s + settings.ping_interval_s
             if settings.pong_timeout_s:

@@ -1,11 +1,10 @@
 """A timer wheel: deadlines of many connections at the cost of one timer.
 
-An entry is due at the first `advance` at or after its deadline, so late by less than one resolution and never early. It
-stands in one slot at most; a deadline that moves further out costs nothing, since the entry is looked at when its old
-slot comes and put back then.
+An entry is due at the end of the slot that its deadline lies in, so never early, and late by less than one resolution
+beside the time between two calls of `advance`. It stands in one slot at most; a deadline that moves further out costs
+nothing, since the entry is looked at when its old slot comes and put back then.
 """
 
-from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 NEVER = float("inf")
@@ -52,15 +51,17 @@ class TimerWheel(Generic[EntryT]):
             self._slots.get(entry.wheel_slot, set()).discard(entry)
             entry.wheel_slot = None
 
-    def advance(self, now_s: float) -> Iterator[EntryT]:
-        """Give out each entry whose deadline has passed; the caller gives it a new deadline and calls `watch`."""
+    def advance(self, now_s: float) -> list[EntryT]:
+        """Return the entries whose deadline has passed; the caller gives each a new deadline and calls `watch`."""
         last = int(now_s / self._resolution_s)
+        due: list[EntryT] = []
         while self._next_slot <= last:
-            due = self._slots.pop(self._next_slot, set())
+            slot = self._slots.pop(self._next_slot, set())
             self._next_slot += 1
-            for entry in due:
+            for entry in slot:
                 entry.wheel_slot = None
                 if entry.deadline_s <= now_s:
-                    yield entry
+                    due.append(entry)
                 else:
                     self.watch(entry)
+        return due

@@ -67,10 +67,24 @@ class ClientConversation(Conversation):
         except MalformedFrameError:
             self.disconnect(codes.PROTOCOL_VIOLATED)
             return
+        if self._is_busy:
+            self._waiting_bytes += len(payload)
         for command in commands:
-            self.submit(command)
+            if command.id or command.send is not None:
+                self.submit(command)
+            else:
+                self._take_pong()
         if self._replies:
             self._flush()
+
+    def _take_pong(self) -> None:
+        """Take a sign of life, ahead of commands that wait: the client is not slow because a broker is."""
+        if self.session.state is State.OPENED:
+            self.disconnect(codes.PROTOCOL_VIOLATED)  # the first command must be connect (3.1)
+        elif self.session.state is not State.REFUSED and not self.has_gone:
+            violation = self.session.pong()
+            if violation is not None:
+                self.disconnect(violation)
 
     def frame_pong(self) -> None:
         """Take a pong of the transport's own; one that nobody asked for is legal there (RFC 6455 5.5.3)."""
@@ -137,7 +151,7 @@ class ClientConversation(Conversation):
         if verdict is Verdict.FAR_OVER:
             self.disconnect(codes.RATE_EXCEEDED)
         elif command.send is None:
-            self._refuse(command.id, "any", codes.TOO_MANY_REQUESTS)
+            self._answer_in_order(command.id, "any", codes.TOO_MANY_REQUESTS)
 
     def _after_publishes(self, command: Command) -> Coroutine[Any, Any, None]:
         """Let replies of earlier publishes go first: replies come in command order (2.2)."""
@@ -154,11 +168,6 @@ class ClientConversation(Conversation):
 
     def _dispatch(self, command: Command) -> Coroutine[Any, Any, None] | None:
         """Carry out the first request that is set, in the order of protocol.md 2.1."""
-        if not command.id and command.send is None:
-            violation = self.session.pong()
-            if violation is not None:
-                self.disconnect(violation)
-            return None
         for method, carry_out in _METHODS:
             request = getattr(command, method)
             if request is not None:
@@ -213,48 +222,53 @@ class ClientConversation(Conversation):
         elif not channel.is_well_formed:
             outcome = codes.BAD_REQUEST
         else:
-            refusal = refuse_publish(
+            refusal = services.publisher.refuse(channel, request.data, is_checked=True) or refuse_publish(
                 channel,
                 session.user,
                 is_subscribed=subscription is not None,
                 is_insecure=services.is_insecure,
             )
             info = subscription.info if subscription else session.info
-            outcome = refusal or services.publisher.publish(channel, request.data, info, is_checked=True)
+            outcome = refusal or services.publisher.publish(channel, request.data, info)
         if self._publishes is None and isinstance(outcome, Outcome) and outcome.is_settled and outcome.error is None:
             self._replies.append(self.variant.codec.published(command_id))
         else:
-            self._publish_later(command_id, outcome)
+            self._answer_in_order(command_id, "publish", outcome)
 
-    def _publish_later(self, command_id: int, outcome: Outcome[Published] | ErrorCode) -> None:
-        """Answer a publish that was refused, or that the broker has not settled yet, behind those before it."""
+    def _answer_in_order(self, command_id: int, method: str, outcome: Outcome[Published] | ErrorCode) -> None:
+        """Answer with what is refused, or not settled by the broker yet, behind the publishes that are not either."""
         if isinstance(outcome, ErrorCode):
             if self._publishes is None:
-                self._refuse(command_id, "publish", outcome)
+                self._refuse(command_id, method, outcome)
                 return
             refused: Outcome[Published] = Outcome()
-            refused.fail(_PublishRefusedError(outcome))
+            refused.fail(_RefusedError(method, outcome))
             outcome = refused
         if self._publishes is None:
             self._publishes = deque()
         self._publishes.append((command_id, outcome))
         outcome.then(self._answer_publishes)
+        self._regulate()
 
     def _answer_publishes(self, _: Outcome[Published]) -> None:
         while self._publishes and self._publishes[0][1].is_settled:
             command_id, outcome = self._publishes.popleft()
             try:
                 outcome.result()
-            except _PublishRefusedError as refusal:
-                self._refuse(command_id, "publish", refusal.error)
+            except _RefusedError as refusal:
+                self._refuse(command_id, refusal.method, refusal.error)
             except BrokerError:
                 self._refuse(command_id, "publish", codes.INTERNAL_ERROR)
             else:
                 self._replies.append(self.variant.codec.published(command_id))
         if not self._publishes:
             self._publishes = None
-        if self.session.state is not State.CLOSED:
+        if not self.has_gone:
             self._flush()
+            self._regulate()
+
+    def _waiting(self) -> int:
+        return super()._waiting() + (len(self._publishes) if self._publishes is not None else 0)
 
     def _subscription_expired(self, channel: str) -> None:
         self.leave(channel)
@@ -262,11 +276,12 @@ class ClientConversation(Conversation):
         self.push(Push(channel=channel, unsubscribe=codes.UNSUBSCRIBED_EXPIRED))
 
 
-class _PublishRefusedError(BrokerError):
+class _RefusedError(BrokerError):
     """Carries a refusal through the line of publishes that wait for the broker."""
 
-    def __init__(self, error: ErrorCode) -> None:
+    def __init__(self, method: str, error: ErrorCode) -> None:
         super().__init__(error.message)
+        self.method = method
         self.error = error
 
 

@@ -101,12 +101,14 @@ def _server_side(
         channel = services.channels.resolve(grant.channel)
         if isinstance(channel, ErrorCode):
             return channel
+        if not channel.name:
+            return codes.BAD_REQUEST
         if not client.can_carry(channel):
             return codes.NOT_AVAILABLE
         wanted[channel.name] = channel, grant
     for name in request.subs:
         channel = services.channels.resolve(name)
-        if isinstance(channel, ErrorCode):
+        if isinstance(channel, ErrorCode) or not name:
             return codes.PROTOCOL_VIOLATED
         refusal = refuse_subscribe(channel, identity.user, is_insecure=services.is_insecure)
         if name not in wanted and refusal is None and channel.is_well_formed and client.can_carry(channel):

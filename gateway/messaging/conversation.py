@@ -30,8 +30,9 @@ from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.variants import Variant
 
-_MAX_WAITING: Final = 256
-"""Commands that wait in line before the transport is asked to stop reading."""
+MAX_WAITING: Final = 256
+MAX_WAITING_BYTES: Final = 262144
+"""What may wait in line, in commands and in bytes, before the transport is asked to stop reading."""
 
 
 class Transport(Subscriber, Protocol):
@@ -46,7 +47,7 @@ class Transport(Subscriber, Protocol):
         """Send a ping of the transport's own (a WebSocket Ping frame), if it has such a thing."""
 
     def close(self, disconnect: Disconnect) -> None:
-        """Write what was offered, tell the peer why, and close; with 3008 what waits is thrown away."""
+        """Tell the peer why, behind what was offered, and close; what it does not read in time is thrown away."""
 
     def pause_reading(self) -> None:
         """Take nothing more from the peer for now; idempotent."""
@@ -95,7 +96,9 @@ class Conversation(ABC):
     __slots__ = (
         "_is_busy",
         "_line",
+        "_waiting_bytes",
         "deadline_s",
+        "is_deaf",
         "services",
         "session",
         "transport",
@@ -114,6 +117,9 @@ class Conversation(ABC):
         self.session = Session(services.new_id(), services.session, now_s=services.monotonic())
         self._is_busy = False
         self._line: deque[Any] | None = None
+        self._waiting_bytes = 0
+        self.is_deaf = False
+        """Whether reading is paused because too much waits; what the client has sent meanwhile is not its fault."""
         self.wheel_slot: int | None = None
         self.deadline_s = self.session.deadline_s
         services.connections.add(self)
@@ -174,8 +180,7 @@ class Conversation(ABC):
         if self._line is None:
             self._line = deque()
         self._line.append(command)
-        if len(self._line) >= _MAX_WAITING:
-            self.transport.pause_reading()
+        self._regulate()
 
     async def _carry_on(self, rest: Coroutine[Any, Any, None]) -> None:
         """Finish a command that waits, then those behind it."""
@@ -186,16 +191,16 @@ class Conversation(ABC):
                 self._failed()
             self._is_busy = False
             follower = self._drain_line()
+            if not self.has_gone:
+                self._flush()  # what is ready does not wait for what follows, nor does a publication overtake it
             if follower is None:
                 break
             rest = follower
-        if self.session.state is not State.CLOSED:
-            self._flush()
 
     def _drain_line(self) -> Coroutine[Any, Any, None] | None:
         """Carry out what waits in line, up to the next command that has to wait itself."""
         while self._line:
-            if self.session.state is State.CLOSED:
+            if self.has_gone:
                 self._line.clear()
                 break
             try:
@@ -206,10 +211,24 @@ class Conversation(ABC):
             if rest is not None:
                 self._is_busy = True
                 return rest
-        if self._line is not None:
-            self._line = None
-            self.transport.resume_reading()
+        self._line = None
+        self._waiting_bytes = 0
+        self._regulate()
         return None
+
+    def _regulate(self) -> None:
+        """Read on only while what waits is within bounds."""
+        waiting = self._waiting()
+        if waiting >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
+            self.is_deaf = True
+            self.transport.pause_reading()
+        elif self.is_deaf and waiting <= MAX_WAITING // 2:
+            self.is_deaf = False
+            self.transport.resume_reading()
+
+    def _waiting(self) -> int:
+        """Count the commands that wait to be carried out or answered."""
+        return len(self._line) if self._line is not None else 0
 
     def _failed(self) -> None:
         """End the conversation after a fault of ours; must be called while the exception is handled."""
@@ -232,7 +251,9 @@ class Conversation(ABC):
 
     def tick(self) -> None:
         """Do what is due."""
-        for action in self.session.tick(now_s=self.services.monotonic()):
+        for action in self.session.tick(now_s=self.services.monotonic(), is_deaf=self.is_deaf):
+            if self.has_gone:
+                break
             match action:
                 case SendPing():
                     self._ping()
@@ -240,7 +261,7 @@ class Conversation(ABC):
                     self._subscription_expired(channel)
                 case Disconnect():
                     self.disconnect(action)
-        if self.session.state is not State.CLOSED:
+        if not self.has_gone:
             self.watch()
 
     # Who it is.
@@ -273,20 +294,11 @@ class Conversation(ABC):
             BrokerError: nothing was left behind.
         """
         interest = self.services.interest
-        acquired: list[str] = []
-        try:
+        await interest.acquire(*channels)
+        if self.has_gone:
             for channel in channels:
-                await interest.acquire(channel)
-                acquired.append(channel)
-        except BaseException:
-            for channel in acquired:
                 interest.release(channel)
-            raise
-        if self.session.state is State.CLOSED:
-            for channel in acquired:
-                interest.release(channel)
-            return False
-        return True
+        return not self.has_gone
 
     def enter(self, subscription: Subscription) -> None:
         """Deliver a channel that `acquire` has confirmed from now on."""
@@ -323,10 +335,12 @@ class Conversation(ABC):
 
     def disconnect(self, disconnect: Disconnect) -> None:
         """End the conversation from this side; a second time does nothing."""
-        if self.session.state is State.CLOSED:
+        if self.has_gone:
             return
         if disconnect is not codes.SLOW:
             self._flush()
+            if self.session.state is State.CLOSED:  # the last replies found the transport full
+                return
         told = self._closing(disconnect)
         self.services.counts.disconnects[told.code] += 1
         self._end(code=told.code, reason=told.reason, by="server")
@@ -334,7 +348,7 @@ class Conversation(ABC):
 
     def closed(self, *, code: int, reason: str, by: str) -> None:
         """Take note of an end that `disconnect` did not bring about; *by* says who did."""
-        if self.session.state is State.CLOSED:
+        if self.has_gone:
             return
         if by == "server":
             self.services.counts.disconnects[code] += 1

@@ -47,6 +47,7 @@ class Fanout:
         self._monotonic = monotonic
         self._call_soon = call_soon
         self._dirty: list[LocalChannel] = []
+        self._condemned: list[Subscriber] = []
         hub.flush = self.flush_channel
 
     @property
@@ -76,11 +77,13 @@ class Fanout:
                 self._write(batch)
         else:
             self._write_joined(batches)
+        self._dismiss_condemned()
 
     def flush_channel(self, local: LocalChannel) -> None:
         """Write what waits for one channel, ahead of the turn's end: who joins next starts after it."""
         for batch in self._take(local):
             self._write(batch)
+        self._dismiss_condemned()
 
     def _take(self, local: LocalChannel) -> list[_Batch]:
         """Take what waits for one channel and encode it, once for each variant in use."""
@@ -93,7 +96,7 @@ class Fanout:
             local.ledger.due += due
             if variant.needs_json and local.channel.options.is_unchecked and not _all_json(publications):
                 local.ledger.dropped[DROPPED_NOT_JSON] += due
-                self._refuse(list(group))
+                self._condemned.extend(group)
                 continue
             data = variant.publications(local.channel.name, publications)
             batches.append(_Batch(local.ledger, group, len(publications), data))
@@ -135,14 +138,11 @@ class Fanout:
         self._counts.messages_out += taken * batch.size
         self._counts.bytes_out += taken * len(batch.data)
 
-    def _refuse(self, group: list[Subscriber]) -> None:
+    def _dismiss_condemned(self) -> None:
         """Disconnect who can't be told what came: only in namespaces with `publication_data_format = "any"`."""
-
-        def dismiss() -> None:
-            for subscriber in group:
-                subscriber.dismiss(codes.INAPPROPRIATE_PROTOCOL)
-
-        self._call_soon(dismiss)
+        condemned, self._condemned = self._condemned, []
+        for subscriber in condemned:
+            subscriber.dismiss(codes.INAPPROPRIATE_PROTOCOL)
 
 
 def _all_json(batch: list[Publication]) -> bool:

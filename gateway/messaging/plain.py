@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.auth.tokens import TokenRefusedError
 from gateway.broker.contract import BrokerError, Published
@@ -47,7 +48,7 @@ _LAST_RECONNECT_CODE: Final = 3499
 
 
 class _TokenMessage(msgspec.Struct):
-    token: Any = None
+    token: Any = UNSET
 
 
 class PlainConversation(Conversation):
@@ -115,7 +116,7 @@ class PlainConversation(Conversation):
     # Messages.
 
     def _handle(self, command: "_Open | _Message") -> Coroutine[Any, Any, None] | None:
-        if self.session.state is State.CLOSED:
+        if self.has_gone:
             return None
         if isinstance(command, _Open):
             return self._open()
@@ -124,7 +125,7 @@ class PlainConversation(Conversation):
         if self._awaits_token:
             self._awaits_token = False
             token = _token_of(command)
-            if token is not None:
+            if token is not UNSET:
                 return self._authenticate(token)
             if self.session.state is State.OPENED:
                 self.disconnect(TOKEN_MISSING)
@@ -144,14 +145,21 @@ class PlainConversation(Conversation):
 
     async def _open(self) -> None:
         """Let an anonymous client listen at once, where it may; else it still has to show a token."""
-        refusal = await self._listen(Identity())
-        if refusal is not None and refusal is not codes.PERMISSION_DENIED:
+        await self._listen_or_leave(Identity(), tolerated=codes.PERMISSION_DENIED)
+
+    async def _listen_or_leave(self, identity: Identity, *, tolerated: ErrorCode | None = None) -> None:
+        try:
+            refusal = await self._listen(identity)
+        except BrokerError:
+            self.disconnect(codes.SERVER_ERROR)
+            return
+        if refusal is not None and refusal is not tolerated:
             self.disconnect(Disconnect(POLICY_VIOLATION, refusal.message))
 
     async def _authenticate(self, token: Any) -> None:
         services = self.services
-        if not isinstance(token, str):
-            self.disconnect(TOKEN_INVALID)
+        if not isinstance(token, str) or not token:
+            self.disconnect(TOKEN_MISSING if token in (None, "") else TOKEN_INVALID)
             return
         try:
             identity = await services.connection_tokens.connection(token, unix_s=services.unix())
@@ -165,9 +173,7 @@ class PlainConversation(Conversation):
             return
         if services.is_insecure:
             identity = Identity(user=identity.user, info=identity.info, grants=identity.grants)
-        refusal = await self._listen(identity)
-        if refusal is not None:
-            self.disconnect(Disconnect(POLICY_VIOLATION, refusal.message))
+        await self._listen_or_leave(identity)
 
     async def _listen(self, identity: Identity) -> ErrorCode | None:
         """Become *identity* and join the channel, or say why not; a client that listens already stays joined."""
@@ -176,28 +182,21 @@ class PlainConversation(Conversation):
         refusal = channel if isinstance(channel, ErrorCode) else self._refuse_channel(channel, identity)
         if refusal is not None or isinstance(channel, ErrorCode):
             return refusal
-        try:
-            if channel.options.handler:
-                self._handler = services.handlers[channel.options.handler]
-            elif channel.name not in session.subscriptions and not await self.acquire([channel.name]):
-                return None
-        except BrokerError:
-            return codes.INTERNAL_ERROR
-        if session.state is State.CLOSED or not self.admit(identity):
-            self._release(channel)
+        if self.has_gone or not self.admit(identity):
+            return None
+        if channel.options.handler:
+            self._handler = services.handlers[channel.options.handler]
+        is_new = self._handler is None and channel.name not in session.subscriptions
+        if is_new and not await self.acquire([channel.name]):
             return None
         session.accept(identity, now_s=services.monotonic(), unix_s=services.unix(), random=services.random())
         self.watch()
         services.log.info("connected", client=session.client_id, user=session.user, name="plain")
-        if self._handler is None and channel.name not in session.subscriptions:
+        if is_new:
             self.enter(Subscription(channel, info=session.info, is_server_side=False, expires_at_s=NEVER))
         if not self._awaits_token:
             self._answer({"status": "authenticated", "user": identity.user})
         return None
-
-    def _release(self, channel: Channel) -> None:
-        if self._handler is None and channel.name not in self.session.subscriptions:
-            self.services.interest.release(channel.name)
 
     def _refuse_channel(self, channel: Channel, identity: Identity) -> ErrorCode | None:
         if channel.is_private:
@@ -215,17 +214,19 @@ class PlainConversation(Conversation):
         if subscription is None:
             raise AssertionError("a connected plain client without a handler is subscribed")
         channel = subscription.channel
-        error = refuse_publish(channel, session.user, is_subscribed=True, is_insecure=services.is_insecure)
-        if error is None and not _fits(message, channel.options.publication_data_format):
+        if _fits(message, channel.options.publication_data_format):
+            error = services.publisher.refuse(channel, message.payload, is_checked=False)
+        else:
             error = codes.BAD_REQUEST
-        outcome = error or services.publisher.publish(channel, message.payload, subscription.info, is_checked=False)
+        error = error or refuse_publish(channel, session.user, is_subscribed=True, is_insecure=services.is_insecure)
+        outcome = error or services.publisher.publish(channel, message.payload, subscription.info)
         if isinstance(outcome, ErrorCode):
             self._refuse(outcome)
         elif not outcome.is_settled or outcome.error is not None:
             outcome.then(self._answer_publish)
 
     def _answer_publish(self, outcome: Outcome[Published]) -> None:
-        if outcome.error is not None and self.session.state is not State.CLOSED:
+        if outcome.error is not None and not self.has_gone:
             self._refuse(codes.INTERNAL_ERROR)
 
     async def _call(self, handler: Handler, message: "_Message") -> None:
@@ -236,9 +237,10 @@ class PlainConversation(Conversation):
             answer = await handler(request)
         except Exception:
             self.services.log.exception("handler failed", client=self.session.client_id, channel=self._channel_name)
-            self._refuse(codes.INTERNAL_ERROR)
+            if not self.has_gone:
+                self._refuse(codes.INTERNAL_ERROR)
             return
-        if self.session.state is State.CLOSED or answer is None:
+        if self.has_gone or answer is None:
             return
         if isinstance(answer, str):
             self._write(self.variant.text(answer.encode()))
@@ -256,13 +258,13 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 def _token_of(message: _Message) -> Any:
-    """Return the value of `token` if *message* is a JSON object that has one, else `None`."""
+    """Return the value of `token` if *message* is a JSON object that has one, else `UNSET`."""
     if not message.is_text:
-        return None
+        return UNSET
     try:
         return msgspec.json.decode(message.payload, type=_TokenMessage).token
     except (msgspec.MsgspecError, RecursionError):
-        return None
+        return UNSET
 
 
 def _fits(message: _Message, data_format: DataFormat) -> bool:

@@ -1,9 +1,13 @@
 """Stream processors: small functions that add to what is published, in the order in which a namespace names them."""
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import orjson
+
+_LONG_INTEGER: Final = re.compile(rb"[0-9]{19}")
 
 
 class NotProcessableError(ValueError):
@@ -36,11 +40,12 @@ def run_processors(data: bytes, processors: list[Processor], *, unix_s: float) -
         NotProcessableError: for what is not JSON that fits into numbers and strings, or what a processor refuses.
     """
     try:
-        value = orjson.loads(data)
+        # orjson reads an integer beyond 64 bits as a float; json keeps it, and orjson then refuses to write it.
+        value = json.loads(data) if _LONG_INTEGER.search(data) else orjson.loads(data)
         if not isinstance(value, dict):
             value = {"data": value}
         for processor in processors:
             value = processor(value, unix_s=unix_s)
         return orjson.dumps(value)
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError) as error:
+    except (ValueError, orjson.JSONEncodeError, RecursionError) as error:
         raise NotProcessableError(str(error)) from None

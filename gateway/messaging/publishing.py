@@ -38,20 +38,30 @@ class Publisher:
         self._max_depth = max_depth
         self._processors = processors
 
-    def publish(
-        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None, *, is_checked: bool
-    ) -> Outcome[Published] | ErrorCode:
-        """Publish *data* into *channel*, or say why its content will not do.
+    def refuse(self, channel: Channel, data: bytes | msgspec.Raw, *, is_checked: bool) -> ErrorCode | None:
+        """Say why the content of a publication will not do, or `None` (the data rule of protocol.md 3.5).
 
         *is_checked* tells that *data* came as a payload out of valid JSON, so that it need not be parsed again.
         """
-        options = channel.options
-        if not is_checked or options.publication_data_format:
-            error = self._refuse(bytes(data), options.publication_data_format, is_checked=is_checked)
-            if error is not None:
-                return error
-        elif data is NOTHING:
+        data_format = channel.options.publication_data_format
+        if is_checked and not data_format:
+            return codes.BAD_REQUEST if data is NOTHING else None
+        payload = bytes(data)
+        if data_format is DataFormat.BINARY:
+            return None
+        if data_format is DataFormat.ANY:
+            return None if payload else codes.BAD_REQUEST
+        if not is_checked and (has_deeper_nesting(payload, limit=self._max_depth) or not is_json(payload)):
             return codes.BAD_REQUEST
+        if not payload or (data_format is DataFormat.JSON_OBJECT and not payload.lstrip(_BLANKS).startswith(b"{")):
+            return codes.BAD_REQUEST
+        return None
+
+    def publish(
+        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None
+    ) -> Outcome[Published] | ErrorCode:
+        """Publish *data*, which `refuse` had nothing against, or say that a processor can't work on it."""
+        options = channel.options
         if options.processors:
             processors = [self._processors[name] for name in options.processors]
             try:
@@ -61,14 +71,3 @@ class Publisher:
         payload = data if isinstance(data, msgspec.Raw) else msgspec.Raw(data)
         self._counts.ledger(channel.namespace).published += 1
         return self._broker.publish(channel.name, Publication(data=payload, info=info), accepted_at_s=self._monotonic())
-
-    def _refuse(self, data: bytes, data_format: DataFormat, *, is_checked: bool) -> ErrorCode | None:
-        if data_format is DataFormat.BINARY:
-            return None
-        if data_format is DataFormat.ANY:
-            return None if data else codes.BAD_REQUEST
-        if not is_checked and (has_deeper_nesting(data, limit=self._max_depth) or not is_json(data)):
-            return codes.BAD_REQUEST
-        if not data or (data_format is DataFormat.JSON_OBJECT and not data.lstrip(_BLANKS).startswith(b"{")):
-            return codes.BAD_REQUEST
-        return None

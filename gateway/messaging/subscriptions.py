@@ -28,27 +28,33 @@ class Interest:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def acquire(self, channel: str) -> None:
-        """Want *channel*, and return when the broker has confirmed it. Every acquire needs one `release`.
+    async def acquire(self, *channels: str) -> None:
+        """Want *channels*, and return when the broker has confirmed them all. Each needs one `release` afterwards.
 
-        If it fails or is cancelled, nothing is left behind.
+        The broker is asked for all of them at once. If that fails or is cancelled, nothing is left behind.
 
         Raises:
-            BrokerError: if the broker could not subscribe.
+            BrokerError: if the broker could not subscribe to one of them.
         """
-        entry = self._entries.get(channel)
-        if entry is None or entry.confirmation.error is not None:
-            entry = self._entries[channel] = _Entry(self._broker.subscribe(channel))
-        entry.holders += 1
+        entries = [(channel, self._hold(channel)) for channel in channels]
         try:
-            await entry.confirmation.wait()
+            for _, entry in entries:
+                await entry.confirmation.wait()
         except BaseException:
-            self._give_back(channel, entry)
+            for channel, entry in entries:
+                self._give_back(channel, entry)
             raise
 
     def release(self, channel: str) -> None:
         """Want *channel* no longer; when nobody here does, the broker is told."""
         self._give_back(channel, self._entries[channel])
+
+    def _hold(self, channel: str) -> _Entry:
+        entry = self._entries.get(channel)
+        if entry is None or entry.confirmation.error is not None:
+            entry = self._entries[channel] = _Entry(self._broker.subscribe(channel))
+        entry.holders += 1
+        return entry
 
     def _give_back(self, channel: str, entry: _Entry) -> None:
         entry.holders -= 1

@@ -1,5 +1,7 @@
 """Structured logs: events with fields, one line for each step of a life, never a payload or a token."""
 
+import json
+import logging
 import sys
 from collections.abc import MutableMapping
 from enum import StrEnum
@@ -7,9 +9,8 @@ from typing import Annotated, Any, TextIO
 
 import orjson
 import structlog
-from pydantic import BeforeValidator
 
-from gateway.settings import Settings
+from gateway.settings import Settings, one_of
 
 
 class Level(StrEnum):
@@ -29,16 +30,12 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def _member(kind: type[StrEnum]) -> BeforeValidator:
-    return BeforeValidator(lambda value: kind(value) if isinstance(value, str) and value in set(kind) else value)
-
-
 class LogSettings(Settings):
     """`log`: what is written to standard error."""
 
-    level: Annotated[Level, _member(Level)] = Level.INFO
+    level: Annotated[Level, one_of(Level)] = Level.INFO
     """Least important events that are written: `debug`, `info`, `warning`, `error`."""
-    format: Annotated[Format, _member(Format)] = Format.AUTO
+    format: Annotated[Format, one_of(Format)] = Format.AUTO
     """`text` for people, `json` for machines, `auto`: text on a terminal, else JSON."""
 
 
@@ -57,7 +54,7 @@ def make_logger(
         processors += [structlog.processors.format_exc_info, _render_json]
         factory = structlog.BytesLogger(stream.buffer) if hasattr(stream, "buffer") else structlog.PrintLogger(stream)
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty()))
+        processors += [_escape_controls, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
         factory = structlog.PrintLogger(stream)
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         factory,
@@ -69,5 +66,33 @@ def make_logger(
 
 
 def _render_json(logger: Any, _name: str, event: MutableMapping[str, Any]) -> Any:
-    line = orjson.dumps(event, default=repr)
+    try:
+        line = orjson.dumps(event, default=repr)
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no text
+        line = json.dumps({str(key): value for key, value in event.items()}, default=repr).encode()
     return line if isinstance(logger, structlog.BytesLogger) else line.decode()
+
+
+def _escape_controls(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write control characters as escapes: what a client calls itself must not steer the operator's terminal."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and key != "exception":
+            event[key] = value.encode("unicode_escape").decode()
+    return event
+
+
+class _Forwarding(logging.Handler):
+    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        log(record.getMessage(), source=record.name, exc_info=record.exc_info or None)
+
+
+def forward_library_logs(log: structlog.typing.FilteringBoundLogger) -> None:
+    """Write warnings and errors of libraries as events of ours, so that every line has one form."""
+    logging.basicConfig(handlers=[_Forwarding(log)], level=logging.WARNING, force=True)
+    # It warns of each malformed request, which anybody can send; those are refused, counted and logged by us.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

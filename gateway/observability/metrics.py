@@ -162,6 +162,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         CounterMetricFamily,
+        "gateway_key_set_failures",
+        "Fetches of a JSON Web Key Set that failed.",
+        (),
+        lambda counts, _: _one(counts.key_set_failures),
+    ),
+    Family(
+        CounterMetricFamily,
         "gateway_limit_hits",
         "Times that a limit was reached.",
         ("limit",),
@@ -248,8 +255,8 @@ _TYPES: Final = {GaugeMetricFamily: "gauge", CounterMetricFamily: "counter"}
 _REFERENCE_HEAD: Final = """\
 # Metrics reference
 
-Made from the code by `make reference`; `gateway metrics doc` prints the same. Served at `/metrics` of the internal port,
-beside the usual `process_*` and `python_*` families.
+Made from the code by `make reference`; `gateway metrics doc` prints the same. Served at `/metrics` of the internal
+port, beside the usual `process_*` and `python_*` families.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

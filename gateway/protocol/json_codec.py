@@ -37,6 +37,9 @@ class JSONCodec:
 
     def decode(self, frame: bytes) -> list[Command]:
         """Read the commands of *frame*; see `Codec.decode`."""
+        # Text frames were checked at the door; the same JSON may come in a binary frame (1.2).
+        if not frame.isascii():
+            _check_utf8(frame)
         if len(frame) > self._always_shallow and has_deeper_nesting(frame, limit=self._max_depth):
             raise MalformedFrameError("nested too deeply")
         if b"\n" not in frame:
@@ -113,6 +116,13 @@ def replace_lone_surrogates(text: bytes) -> bytes:
     many receivers, refuse it. Returns *text* unchanged when there is none.
     """
     return _LONE_SURROGATE.sub(lambda match: b"\\ufffd" if match[1] else match[0], text)
+
+
+def _check_utf8(frame: bytes) -> None:
+    try:
+        frame.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedFrameError(str(error)) from None
 
 
 def _repaired(line: bytes) -> Command:

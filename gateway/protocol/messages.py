@@ -13,7 +13,9 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from gateway.protocol.codes import ErrorCode, Unsubscribed
 
 Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Uint64 = Annotated[int, Meta(ge=0)]
+# The protocol says 64 bits without a sign; msgspec checks bounds up to a signed 64-bit integer, and no offset gets
+# there.
+Uint64 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 NOTHING: Final = Raw(b"")

@@ -108,22 +108,23 @@ class Gate:
         self._variants = variants
         self._bucket = TokenBucket()
         self._rate = RateLimit(admission.connection_rate_limit, admission.connection_rate_limit)
-        self._origins = [re.compile(translate(glob.lower())) for glob in admission.allowed_origins]
+        self._origins = [re.compile(translate(glob.lower().replace("[", "[[]"))) for glob in admission.allowed_origins]
         self.is_open = True
         """False once the node drains: new connections are refused with 503."""
-        self._sockets = 0
+        self.sockets = 0
+        """How many sockets are WebSockets, or want to be."""
         self._emptied = asyncio.Event()
         self._emptied.set()
 
     def opened(self) -> None:
         """Count a socket that wants to be a WebSocket."""
-        self._sockets += 1
+        self.sockets += 1
         self._emptied.clear()
 
     def gone(self) -> None:
         """Count it out."""
-        self._sockets -= 1
-        if not self._sockets:
+        self.sockets -= 1
+        if not self.sockets:
             self._emptied.set()
 
     async def emptied(self) -> None:
@@ -147,6 +148,10 @@ class Gate:
         response = self._refusal(503, reason, f"No new connections at the moment: {reason}.\n")
         response.headers["Retry-After"] = "1"
         return response
+
+    def failed(self, response: Response) -> None:
+        """Count and log a handshake that breaks the rules of RFC 6455."""
+        self._note_refusal("handshake", response.status_code)
 
     def accept(self, request: Request, connection: WebSocketConnection) -> Conversation:
         """Make the conversation of a connection that is open now."""
@@ -187,6 +192,9 @@ class Gate:
         return None
 
     def _refusal(self, status: int, reason: str, text: str) -> Response:
-        self._services.counts.connections_refused[reason.replace(" ", "_")] += 1
-        self._services.log.info("refused", reason=reason, status=status)
+        self._note_refusal(reason.replace(" ", "_"), status)
         return self.negotiator.reject(http.HTTPStatus(status), text)
+
+    def _note_refusal(self, reason: str, status: int) -> None:
+        self._services.counts.connections_refused[reason] += 1
+        self._services.log.info("refused", reason=reason, status=status)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import uvicorn
 from pydantic import Field, model_validator
 
 from gateway.settings import Settings, Size
+from gateway.transport.http import GuardedHTTPProtocol, RequestHeadSettings
 
 
 class ListenError(Exception):
@@ -39,7 +41,7 @@ class TLSSettings(Settings):
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class HTTPServerSettings(Settings):
+class HTTPServerSettings(RequestHeadSettings):
     """`http_server`: addresses."""
 
     address: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached; `--dev` listens on loopback only
@@ -68,7 +70,8 @@ def bind(address: str, port: int, *, backlog: int) -> socket.socket:
         is_dual = address == "::" and socket.has_dualstack_ipv6()
         return socket.create_server((address, port), family=family, backlog=backlog, dualstack_ipv6=is_dual)
     except OSError as error:
-        raise ListenError(f"can't listen on {address}:{port}: {error.strerror or error}") from error
+        where = address if address.startswith("unix:") else f"{address}:{port}"
+        raise ListenError(f"can't listen on {where}: {error.strerror or error}") from error
 
 
 def _bind_unix(path: Path, backlog: int) -> socket.socket:
@@ -79,10 +82,14 @@ def _bind_unix(path: Path, backlog: int) -> socket.socket:
             except ConnectionRefusedError:
                 path.unlink()  # left behind by a node that is gone
             else:
-                raise OSError(98, "another process listens there")
+                raise OSError(errno.EADDRINUSE, "another process listens there")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen(backlog)
+    try:
+        listener.bind(str(path))
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 
@@ -120,6 +127,8 @@ class Listener:
         sock: socket.socket,
         app: Any,
         *,
+        head: RequestHeadSettings,
+        refused: Callable[[str], None],
         context: ssl.SSLContext | None = None,
         make_connection: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
@@ -127,7 +136,7 @@ class Listener:
         self.address = sock.getsockname()
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=_http_seam(head, refused),
             ws=_seam(make_connection) if make_connection else "none",
             loop="none",
             lifespan="off",
@@ -172,6 +181,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the node, which has two servers and more to stop."""
         yield
+
+
+def _http_seam(head: RequestHeadSettings, refused: Callable[[str], None]) -> Any:
+    """Dress the guarded protocol as what uvicorn calls for a connection."""
+
+    def make(**uvicorns_own: Any) -> asyncio.Protocol:
+        return GuardedHTTPProtocol(head=head, refused=refused, **uvicorns_own)
+
+    return make
 
 
 def _seam(make_connection: Callable[[], asyncio.Protocol]) -> Any:

@@ -110,6 +110,9 @@ class Acceptor(Protocol):
     def refuse(self, request: Request) -> Response | None:
         """Return the HTTP response for a request that may not become a WebSocket, else `None`."""
 
+    def failed(self, response: Response) -> None:
+        """Take note of a handshake that breaks the rules of RFC 6455."""
+
     def accept(self, request: Request, connection: "WebSocketConnection") -> Peer:
         """Make the peer of a connection that is open now."""
 
@@ -134,6 +137,20 @@ class _Negotiator(ServerProtocol):
         return next((offered for offered in subprotocols if offered in known), None)
 
 
+class _Core(ServerProtocol):
+    """The library's protocol but for two things."""
+
+    def fail(self, code: int, reason: str = "") -> None:
+        # protocol.md 1.2: too big is said with an empty reason.
+        super().fail(code, "" if code == _MESSAGE_TOO_BIG else reason)
+
+    def recv_frame(self, frame: Frame) -> None:
+        # RFC 6455 5.4: "Control frames MAY be injected in the middle of a fragmented message", a Close frame too.
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class WebSocketConnection(asyncio.Protocol):
     """One client's socket after the upgrade. It implements the Transport port."""
 
@@ -141,15 +158,16 @@ class WebSocketConnection(asyncio.Protocol):
         "_acceptor",
         "_buffer",
         "_extensions",
-        "_fragments",
-        "_fragments_size",
         "_is_congested",
         "_is_core_only",
         "_is_ending",
         "_is_reading_paused",
         "_loop",
         "_made_core",
+        "_message",
+        "_message_is_text",
         "_message_limit",
+        "_message_size",
         "_needed",
         "_peer",
         "_queue_limit",
@@ -169,8 +187,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._transport: Any = None
         self._buffer: bytearray | None = None
         self._needed = 0
-        self._fragments: list[Frame] | None = None
-        self._fragments_size = 0
+        self._message: bytearray | None = None  # what fragments have brought so far
+        self._message_is_text = False
+        self._message_size = 0  # the same, as it came over the wire
         self._is_core_only = False
         self._is_ending = False
         self._is_congested = False
@@ -189,6 +208,9 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the socket from the HTTP server."""
         self._transport = transport
+        # With no slack, `pause_writing` tells the moment from which on something waits, and `offer` need not ask
+        # before.
+        self._transport.set_write_buffer_limits(high=0)
         self._acceptor.opened()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -210,8 +232,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Cut what came into frames and hand them on."""
-        if self._peer is None and not self._is_ending:
-            self._handshake(data)
+        if self._peer is None and self._made_core is None:
+            if not self._is_ending:  # else the handshake was refused
+                self._handshake(data)
             return
         if self._is_core_only:
             if self._buffer is not None:  # a frame was under way when this side closed
@@ -240,12 +263,12 @@ class WebSocketConnection(asyncio.Protocol):
                 payload_at = position + 14
                 length = int.from_bytes(data[position + 2 : position + 10], "big")
             if end < payload_at - 4:
-                self._keep(data, position, payload_at)
+                self._keep(data, position, payload_at - 4)  # the mask, which a broken frame has not, is not waited for
                 return
             frame_end = payload_at + length
             is_short_way = (
                 first in _WHOLE_DATA_FRAMES
-                and self._fragments is None
+                and self._message is None
                 and second & _MASKED
                 and length <= self._message_limit
             )
@@ -270,7 +293,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _feed_whole(self, frame: bytes, length: int) -> None:
         if frame[0] & 0x0F in _DATA_OPCODES:
-            self._fragments_size += length
+            self._message_size += length
         self._feed_core(frame)
 
     def _keep(self, data: bytes, position: int, needed_end: int) -> None:
@@ -290,13 +313,15 @@ class WebSocketConnection(asyncio.Protocol):
             return bool(first & _FIN) and not first & _RSV1 and length <= _MAX_CONTROL_LENGTH
         if opcode not in _DATA_OPCODES or (first & _RSV1 and not self._extensions):
             return False
-        # Too big is said with an empty reason (protocol.md 1.2), which the core would fill in.
-        if self._fragments_size + length > self._message_limit:
+        if self._message_size + length > self._message_limit:
             self._core.fail(_MESSAGE_TOO_BIG)
             return False
         return True
 
     def _deliver(self, payload: bytes, *, is_text: bool) -> None:
+        peer = self._peer
+        if peer is None:
+            return  # this side has said goodbye and ignores what still comes (protocol.md 1.2)
         if is_text:
             # Neither the core nor the JSON decoder checks UTF-8 inside payloads, and browsers close on a bad one:
             # without this one client could cut off all others.
@@ -305,8 +330,7 @@ class WebSocketConnection(asyncio.Protocol):
             except UnicodeDecodeError:
                 self._fail(_INVALID_DATA, "invalid UTF-8")
                 return
-        if self._peer is not None:
-            self._peer.receive(payload, is_text=is_text)
+        peer.receive(payload, is_text=is_text)
 
     # The core's side.
 
@@ -315,9 +339,10 @@ class WebSocketConnection(asyncio.Protocol):
         """The library's protocol of this connection, from the handshake on."""
         core = self._made_core
         if core is None:
-            limit = self._message_limit
-            max_size = limit * DECOMPRESSED_FACTOR if self._extensions else limit
-            core = self._made_core = ServerProtocol(state=OPEN, max_size=max_size, logger=_SILENT)
+            limit = self._message_limit * DECOMPRESSED_FACTOR if self._extensions else self._message_limit
+            # The core would count a control frame between fragments against the message; what came in over the wire has
+            # been measured here by then.
+            core = self._made_core = _Core(state=OPEN, max_size=limit + _MAX_CONTROL_LENGTH, logger=_SILENT)
             core.extensions = list(self._extensions)
         return core
 
@@ -325,7 +350,11 @@ class WebSocketConnection(asyncio.Protocol):
         """Answer the upgrade request, which the HTTP server has read and writes here anew, whole and well formed."""
         request = _parse_request(data)
         negotiator = self._acceptor.negotiator
-        response = self._acceptor.refuse(request) or negotiator.accept(request)
+        response = self._acceptor.refuse(request)
+        if response is None:
+            response = negotiator.accept(request)
+            if response.status_code != _SWITCHING_PROTOCOLS:
+                self._acceptor.failed(response)
         self._transport.write(response.serialize())
         if response.status_code == _SWITCHING_PROTOCOLS:
             self._extensions = tuple(negotiator.extensions)
@@ -349,21 +378,23 @@ class WebSocketConnection(asyncio.Protocol):
             case Opcode.PONG:
                 if self._peer is not None:
                     self._peer.frame_pong()
-            case Opcode.TEXT | Opcode.BINARY if frame.fin:
-                self._fragments_size = 0
-                self._deliver(bytes(frame.data), is_text=frame.opcode is Opcode.TEXT)
-            case Opcode.TEXT | Opcode.BINARY:
-                self._fragments = [frame]
-            case Opcode.CONT:
-                if self._fragments is None:
-                    raise AssertionError("the core refuses a continuation without a beginning")
-                self._fragments.append(frame)
-                if frame.fin:
-                    whole, self._fragments, self._fragments_size = self._fragments, None, 0
-                    payload = b"".join([bytes(each.data) for each in whole])
-                    self._deliver(payload, is_text=whole[0].opcode is Opcode.TEXT)
+            case Opcode.TEXT | Opcode.BINARY | Opcode.CONT:
+                self._take_core_data(frame)
             case Opcode.PING | Opcode.CLOSE:
                 pass  # the core has answered
+
+    def _take_core_data(self, frame: Frame) -> None:
+        """Put fragments together; the core has seen to their order."""
+        if self._message is None:
+            self._message = bytearray(frame.data)
+            self._message_is_text = frame.opcode is Opcode.TEXT
+        else:
+            self._message += frame.data
+        if self._extensions and len(self._message) > self._message_limit * DECOMPRESSED_FACTOR:
+            self._core.fail(_MESSAGE_TOO_BIG)
+        elif frame.fin:
+            payload, self._message, self._message_size = bytes(self._message), None, 0
+            self._deliver(payload, is_text=self._message_is_text)
 
     def _write_core_output(self) -> None:
         core, transport = self._core, self._transport
@@ -410,7 +441,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def offer(self, data: bytes) -> bool:
         """Write *data*, unless more than the queue may hold waits already; an empty queue takes any one message."""
-        if self._is_congested or len(data) > self._queue_limit:
+        if self._is_congested:
             waiting = self._transport.get_write_buffer_size()
             if waiting and waiting + len(data) > self._queue_limit:
                 return False

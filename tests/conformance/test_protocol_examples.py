@@ -1,0 +1,459 @@
+"""The numbered exchanges of protocol.md, section 9, as far as they need no history, presence, proxy or other transport.
+
+Each script is a table of lines:
+
+    → line      the client sends a frame; `‖` joins several commands
+    ← line      the server sends this message next, byte for byte
+    ■ code …    the server closes with this code and reason, and nothing comes before
+    + seconds   the clock moves forward
+    A: B:       whose line it is; without it, A's
+
+`JWT(name)` stands for the token with the claims of that name. In what is received, client ids read `<A>`, `<B>` (in the
+order in which they connected) and the version text `V`. Pings are left out unless a script expects one, since a
+loaded machine may take longer over a script than a ping interval.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import jwt
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.support.nodes import SECRET, RunningNode, running_node
+
+DEADLINE_S: Final = 15.0
+_CLIENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_VERSION: Final = re.compile(r'"version":"gateway [^"]+"')
+
+SUBSCRIBE = {"allow_subscribe_for_client": True}
+SETTINGS: dict[str, Any] = {
+    "client": {
+        "allow_anonymous_connect_without_token": False,
+        "ping_interval": "5s",
+        "pong_timeout": "2s",
+        "channel_limit": 3,
+    },
+    "channel": {
+        "without_namespace": {**SUBSCRIBE, "allow_publish_for_client": True},
+        "namespaces": [
+            {"name": "chat", **SUBSCRIBE, "allow_publish_for_client": True},
+            {"name": "regex", **SUBSCRIBE, "channel_regex": "^[a-z]+$"},
+            {"name": "user", **SUBSCRIBE, "allow_user_limited_channels": True},
+            {"name": "binary", **SUBSCRIBE, "publication_data_format": "binary"},
+            {"name": "closed"},
+        ],
+    },
+}
+
+# Times are seconds from now.
+TIMES = {"exp", "nbf", "expire_at"}
+CLAIMS: dict[str, dict[str, Any]] = {
+    "42": {"sub": "42"},
+    "42 named": {"sub": "42", "info": {"name": "Alice"}},
+    "43": {"sub": "43"},
+    "exp": {"sub": "42", "exp": 100},
+    "exp long": {"sub": "42", "exp": 595},
+    "expired": {"sub": "42", "exp": -1},
+    "expire_at passed": {"sub": "42", "expire_at": -1},
+    "numeric sub": {"sub": 42},
+    "channel claim": {"sub": "42", "channel": "plain"},
+    "nope": {"sub": "42", "channels": ["nope:x"]},
+    "server-side": {"sub": "42", "channels": ["chat:ss", "plain"]},
+    "$chat:x": {"sub": "42", "channel": "$chat:x", "info": {"role": "admin"}, "data": {"hello": 1}},
+    "$chat:x expired": {"sub": "42", "channel": "$chat:x", "exp": -1},
+    "$chat:x of 43": {"sub": "43", "channel": "$chat:x"},
+    "$chat:x exp": {"sub": "42", "channel": "$chat:x", "exp": 60},
+    "regex:abc exp": {"sub": "42", "channel": "regex:abc", "exp": 60},
+    "regex:abc soon": {"sub": "42", "channel": "regex:abc", "exp": 2},
+}
+
+CONNECTED = '{"id":1,"connect":{"client":"<A>","version":"V","ping":5,"pong":true}}'
+OPEN = f'→ {{"id":1,"connect":{{"token":"JWT(42)"}}}}\n← {CONNECTED}\n'
+OPEN_B = OPEN.replace("→", "B: →").replace("←", "B: ←").replace("42", "43").replace("<A>", "<B>")
+OPEN_NAMED = OPEN.replace("JWT(42)", "JWT(42 named)")
+OPEN_EXPIRING = """
+→ {"id":1,"connect":{"token":"JWT(exp)"}}
+← {"id":1,"connect":{"client":"<A>","version":"V","expires":true,"ttl":100,"ping":5,"pong":true}}
+"""
+
+EXAMPLES: dict[str, str] = {
+    "1 connect": '→ {"id":1,"connect":{"token":"JWT(42)","name":"js"}}\n← ' + CONNECTED,
+    "2 token with exp": OPEN_EXPIRING,
+    "3 no token, anonymous not allowed": """
+        → {"id":1,"connect":{}}
+        ■ 3501 bad request
+    """,
+    "4 garbage for a token": """
+        → {"id":1,"connect":{"token":"a.b.c"}}
+        ■ 3500 invalid token
+    """,
+    "4 wrong key": """
+        → {"id":1,"connect":{"token":"FORGED(42)"}}
+        ■ 3500 invalid token
+    """,
+    "4 numeric sub": """
+        → {"id":1,"connect":{"token":"JWT(numeric sub)"}}
+        ■ 3500 invalid token
+    """,
+    "4 a channel claim": """
+        → {"id":1,"connect":{"token":"JWT(channel claim)"}}
+        ■ 3500 invalid token
+    """,
+    "5 expired token, and nothing more is answered": """
+        → {"id":1,"connect":{"token":"JWT(expired)"}} ‖ {"id":2,"subscribe":{"channel":"chat:x","flag":1}}
+        ← {"id":1,"error":{"code":109,"message":"token expired"}}
+        → {"id":3,"connect":{"token":"JWT(42)"}}
+        + 10
+        ■ 3502 stale
+    """,
+    "6 expire_at in the past": """
+        → {"id":1,"connect":{"token":"JWT(expire_at passed)"}}
+        ← {"id":1,"error":{"code":110,"message":"expired"}}
+    """,
+    "6 unknown namespace in channels": """
+        → {"id":1,"connect":{"token":"JWT(nope)"}}
+        ← {"id":1,"error":{"code":102,"message":"unknown channel"}}
+    """,
+    "7 the first command is another": """
+        → {"id":1,"subscribe":{"channel":"chat:x"}}
+        ■ 3501 bad request
+    """,
+    "7 the first command is a pong": "→ {}\n■ 3501 bad request",
+    "7 connect with id 0": """
+        → {"id":0,"connect":{"token":"JWT(42)"}}
+        ■ 3501 bad request
+    """,
+    "7 broken JSON": '→ {"id":1,"connect":\n■ 3501 bad request',
+    "7 an empty frame": "→\n■ 3501 bad request",
+    "7 an id of a wrong type": '→ {"id":"6","connect":{}}\n■ 3501 bad request',
+    "8 connect and subscribe in one frame": f"""
+        → {{"id":1,"connect":{{"token":"JWT(42)"}}}} ‖ {{"id":2,"subscribe":{{"channel":"chat:x","flag":1}}}}
+        ← {CONNECTED}
+        ← {{"id":2,"subscribe":{{}}}}
+    """,
+    "9 subscribing": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"plain"}}
+        ← {"id":2,"subscribe":{}}
+        → {"id":3,"subscribe":{"channel":"plain"}}
+        ← {"id":3,"error":{"code":105,"message":"already subscribed"}}
+        → {"id":4,"subscribe":{"channel":"closed:x"}}
+        ← {"id":4,"error":{"code":103,"message":"permission denied"}}
+        → {"id":5,"subscribe":{"channel":"nope:x"}}
+        ← {"id":5,"error":{"code":102,"message":"unknown channel"}}
+        → {"id":7,"subscribe":{"channel":"LONG"}}
+        ← {"id":7,"error":{"code":107,"message":"bad request"}}
+        → {"id":8,"subscribe":{"channel":"regex:ABC"}}
+        ← {"id":8,"error":{"code":107,"message":"bad request"}}
+        → {"id":9,"subscribe":{"channel":"binary:x"}}
+        ← {"id":9,"error":{"code":108,"message":"not available"}}
+    """.replace("LONG", "x" * 256),
+    "10 one above the channel limit": OPEN
+    + """
+        → {"id":9,"subscribe":{"channel":"a"}} ‖ {"id":10,"subscribe":{"channel":"b"}}
+        ← {"id":9,"subscribe":{}}
+        ← {"id":10,"subscribe":{}}
+        → {"id":11,"subscribe":{"channel":"c"}} ‖ {"id":12,"subscribe":{"channel":"d"}}
+        ← {"id":11,"subscribe":{}}
+        ← {"id":12,"error":{"code":106,"message":"limit exceeded"}}
+    """,
+    "11 private channel without and with token": OPEN
+    + """
+        → {"id":10,"subscribe":{"channel":"$chat:x"}}
+        ← {"id":10,"error":{"code":103,"message":"permission denied"}}
+        → {"id":11,"subscribe":{"channel":"$chat:x","token":"JWT($chat:x)"}}
+        ← {"id":11,"subscribe":{"data":{"hello":1}}}
+    """,
+    "12 user-limited": OPEN
+    + """
+        → {"id":13,"subscribe":{"channel":"user:room#41,42"}}
+        ← {"id":13,"subscribe":{}}
+        → {"id":14,"subscribe":{"channel":"user:room#43"}}
+        ← {"id":14,"error":{"code":103,"message":"permission denied"}}
+    """,
+    "13 subscription token expired, forged, for another channel": OPEN
+    + """
+        → {"id":15,"subscribe":{"channel":"$chat:x","token":"JWT($chat:x expired)"}}
+        ← {"id":15,"error":{"code":109,"message":"token expired"}}
+        → {"id":16,"subscribe":{"channel":"$chat:x","token":"FORGED($chat:x)"}}
+        ← {"id":16,"error":{"code":103,"message":"permission denied"}}
+        → {"id":17,"subscribe":{"channel":"$chat:y","token":"JWT($chat:x)"}}
+        ■ 3500 invalid token
+    """,
+    "13 subscription token of another user": OPEN
+    + """
+        → {"id":17,"subscribe":{"channel":"$chat:x","token":"JWT($chat:x of 43)"}}
+        ■ 3500 invalid token
+    """,
+    "14 subscription token with exp": OPEN
+    + """
+        → {"id":18,"subscribe":{"channel":"$chat:x","token":"JWT($chat:x exp)"}}
+        ← {"id":18,"subscribe":{"expires":true,"ttl":60}}
+    """,
+    "15, 16 publish by a subscriber; the text of the data passes through untouched": OPEN_NAMED
+    + """
+        → {"id":19,"subscribe":{"channel":"chat:room"}}
+        ← {"id":19,"subscribe":{}}
+        → {"id":20,"publish":{"channel":"chat:room","data":{"text":"hi"}}}
+        ← {"id":20,"publish":{}}
+        ← {"push":{"channel":"chat:room","pub":{"data":{"text":"hi"},"info":INFO}}}
+        → {"id":21,"publish":{"channel":"chat:room","data":{"t": "<b>&é"  , "n":1.0}}}
+        ← {"id":21,"publish":{}}
+        ← {"push":{"channel":"chat:room","pub":{"data":{"t": "<b>&é"  , "n":1.0},"info":INFO}}}
+    """.replace("INFO", '{"user":"42","client":"<A>","conn_info":{"name":"Alice"}}'),
+    "17 publish without data; without permission": OPEN
+    + """
+        → {"id":22,"publish":{"channel":"chat:room"}}
+        ← {"id":22,"error":{"code":107,"message":"bad request"}}
+        → {"id":23,"publish":{"channel":"closed:x","data":{}}}
+        ← {"id":23,"error":{"code":103,"message":"permission denied"}}
+    """,
+    "18, 19 presence and history where they are off": OPEN
+    + """
+        → {"id":24,"presence":{"channel":"plain"}} ‖ {"id":25,"presence_stats":{"channel":"plain"}}
+        ← {"id":24,"error":{"code":108,"message":"not available"}}
+        ← {"id":25,"error":{"code":108,"message":"not available"}}
+        → {"id":4,"history":{"channel":"plain"}}
+        ← {"id":4,"error":{"code":108,"message":"not available"}}
+    """,
+    "26 unsubscribe, also when not subscribed; nothing comes afterwards": OPEN
+    + OPEN_B
+    + """
+        → {"id":2,"subscribe":{"channel":"chat:room"}}
+        ← {"id":2,"subscribe":{}}
+        → {"id":3,"unsubscribe":{"channel":"chat:room"}}
+        ← {"id":3,"unsubscribe":{}}
+        B: → {"id":2,"publish":{"channel":"chat:room","data":1}}
+        B: ← {"id":2,"publish":{}}
+        → {"id":4,"unsubscribe":{"channel":"chat:room"}}
+        ← {"id":4,"unsubscribe":{}}
+    """,
+    "27 pings and pongs": OPEN
+    + """
+        + 5
+        ← {}
+        → {}
+        + 5
+        ← {}
+        → {} ‖ {"id":2,"rpc":{"method":"ping"}}
+        ← {"id":2,"rpc":{}}
+    """,
+    "27 a ping left unanswered": OPEN
+    + """
+        + 5
+        ← {}
+        → {"id":2,"rpc":{"method":"ping"}}
+        ← {"id":2,"rpc":{}}
+        + 2
+        ■ 3012 no pong
+    """,
+    "27 a pong nobody asked for": OPEN + "→ {}\n■ 3501 bad request",
+    "27 a second pong for one ping": OPEN
+    + """
+        + 5
+        ← {}
+        → {} ‖ {}
+        ■ 3501 bad request
+    """,
+    "28 refresh": OPEN_EXPIRING
+    + """
+        → {"id":2,"refresh":{"token":"JWT(exp long)"}}
+        ← {"id":2,"refresh":{"expires":true,"ttl":595}}
+        → {"id":3,"refresh":{"token":"JWT(42)"}}
+        ← {"id":3,"refresh":{}}
+    """,
+    "28 refresh with an expired token": OPEN_EXPIRING
+    + """
+        → {"id":2,"refresh":{"token":"JWT(expired)"}}
+        ■ 3005 connection expired
+    """,
+    "28 refresh with an invalid token": OPEN_EXPIRING
+    + """
+        → {"id":2,"refresh":{"token":"FORGED(exp long)"}}
+        ■ 3500 invalid token
+    """,
+    "28 refresh with another user's token": OPEN_EXPIRING
+    + """
+        → {"id":2,"refresh":{"token":"JWT(43)"}}
+        ■ 3500 invalid token
+    """,
+    "28 refresh with an empty token": OPEN_EXPIRING
+    + """
+        → {"id":2,"refresh":{}}
+        ■ 3501 bad request
+    """,
+    "28 refresh with other channels in the token": OPEN_EXPIRING
+    + """
+        → {"id":2,"refresh":{"token":"JWT(server-side)"}}
+        ■ 3010 insufficient state
+    """,
+    "29 no refresh until exp and the delay": OPEN_EXPIRING
+    + """
+        + 126
+        ■ 3005 connection expired
+    """,
+    "30 sub_refresh": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"regex:abc","token":"JWT(regex:abc exp)"}}
+        ← {"id":2,"subscribe":{"expires":true,"ttl":60}}
+        → {"id":3,"sub_refresh":{"channel":"regex:abc","token":"JWT(regex:abc soon)"}}
+        ← {"id":3,"sub_refresh":{"expires":true,"ttl":2}}
+        → {"id":4,"sub_refresh":{"channel":"chat:x","token":"JWT(regex:abc exp)"}}
+        ← {"id":4,"error":{"code":103,"message":"permission denied"}}
+        → {"id":5,"sub_refresh":{"channel":"regex:abc"}}
+        ← {"id":5,"error":{"code":107,"message":"bad request"}}
+        + 28
+        ← {"push":{"channel":"regex:abc","unsubscribe":{"code":2501,"reason":"subscription expired"}}}
+    """,
+    "31 server-side subscriptions from the token": OPEN_B
+    + """
+        → {"id":1,"connect":{"token":"JWT(server-side)"}}
+        ← {"id":1,"connect":{"client":"<A>","version":"V","subs":{"chat:ss":{},"plain":{}},"ping":5,"pong":true}}
+        B: → {"id":2,"publish":{"channel":"chat:ss","data":{"n": 2}}}
+        B: ← {"id":2,"publish":{}}
+        ← {"push":{"channel":"chat:ss","pub":{"data":{"n": 2},"info":{"user":"43","client":"<B>"}}}}
+        → {"id":2,"subscribe":{"channel":"plain"}}
+        ← {"id":2,"error":{"code":105,"message":"already subscribed"}}
+    """,
+    "36 rpc": OPEN
+    + """
+        → {"id":5,"rpc":{"method":"ping"}}
+        ← {"id":5,"rpc":{}}
+        → {"id":29,"rpc":{"method":"getThing","data":{"id":1}}}
+        ← {"id":29,"error":{"code":104,"message":"method not found"}}
+    """,
+    "37 send without a handler": OPEN
+    + """
+        → {"send":{"data":{"x":1}}}
+        ■ 3508 not available
+    """,
+    "37 unknown command": OPEN + '→ {"id":2,"foo":{}}\n■ 3501 bad request',
+    "37 request without channel": OPEN + '→ {"id":2,"subscribe":{}}\n■ 3501 bad request',
+    "37 message above 64 KiB": OPEN + '→ {"id":2,"rpc":{"method":"' + "x" * 65536 + '"}}\n■ 1009',
+    "3.1 a second connect": OPEN + '→ {"id":2,"connect":{"token":"JWT(42)"}}\n■ 3501 bad request',
+    "3.1 no connect in time": """
+        + 10
+        ■ 3502 stale
+    """,
+    "1.3 one trailing newline and blanks around a line are fine": OPEN
+    + """
+        → {"id":2,"rpc":{"method":"ping"}} ‖
+        ← {"id":2,"rpc":{}}
+    """,
+    "1.3 an empty line is not": OPEN
+    + """
+        → {"id":2,"rpc":{"method":"ping"}} ‖ ‖ {"id":3,"rpc":{"method":"ping"}}
+        ■ 3501 bad request
+    """,
+    "1.2 replies that are ready go out before the close": OPEN
+    + """
+        → {"id":2,"rpc":{"method":"ping"}} ‖ {"id":3,"foo":{}}
+        ← {"id":2,"rpc":{}}
+        ■ 3501 bad request
+    """,
+}
+
+
+class _Player:
+    """Plays a script against a node."""
+
+    def __init__(self, node: RunningNode, stack: AsyncExitStack) -> None:
+        self._node = node
+        self._stack = stack
+        self._sockets: dict[str, ClientConnection] = {}
+        self._ids: dict[str, str] = {}
+        self._lines: dict[str, list[str]] = {}
+
+    async def play(self, script: str) -> None:
+        for who, what, text in _steps(script):
+            if who not in self._sockets:
+                await self._open(who)
+            match what:
+                case "→":
+                    commands = [self._with_tokens(each.strip(" ")) for each in text.split("‖")]
+                    await self._sockets[who].send("\n".join(commands))
+                case "←":
+                    assert await self._receive(who, wants_ping=text == "{}") == text
+                case "■":
+                    code, _, reason = text.partition(" ")
+                    assert await self._closed(who) == (int(code), reason)
+                case _:
+                    # A little more than was asked for: the node looks at its clock ten times a second.
+                    self._node.clock.ahead_s += float(text)
+
+    async def _open(self, who: str) -> None:
+        self._sockets[who] = await self._stack.enter_async_context(
+            connect(self._node.client_url, compression=None, ping_interval=None, open_timeout=DEADLINE_S)
+        )
+        self._lines[who] = []
+
+    async def _receive(self, who: str, *, wants_ping: bool) -> str:
+        """Return the next message of a client, masked."""
+        lines = self._lines[who]
+        while True:
+            while not lines:
+                async with asyncio.timeout(DEADLINE_S):
+                    frame = await self._sockets[who].recv()
+                assert isinstance(frame, str), "JSON travels in text frames"
+                lines += frame.split("\n")
+            line = lines.pop(0)
+            if line != "{}" or wants_ping:
+                return self._masked(who, line)
+
+    async def _closed(self, who: str) -> tuple[int, str]:
+        with pytest.raises(ConnectionClosed) as closed:
+            pytest.fail(f"instead of a close came {await self._receive(who, wants_ping=False)}")
+        assert closed.value.rcvd is not None, "the connection was cut without a Close frame"
+        return closed.value.rcvd.code, closed.value.rcvd.reason
+
+    def _masked(self, who: str, line: str) -> str:
+        if who not in self._ids and (found := _CLIENT_ID.search(line)):
+            self._ids[who] = found[0]
+        for name, client in self._ids.items():
+            line = line.replace(client, f"<{name}>")
+        return _VERSION.sub('"version":"V"', line)
+
+    def _with_tokens(self, line: str) -> str:
+        return re.sub(r"(JWT|FORGED)\(([^)]*)\)", lambda found: self._token(found[2], forged=found[1] != "JWT"), line)
+
+    def _token(self, name: str, *, forged: bool) -> str:
+        now_s = round(time.time() + self._node.clock.ahead_s)
+        claims = {claim: now_s + value if claim in TIMES else value for claim, value in CLAIMS[name].items()}
+        return jwt.encode(claims, SECRET[::-1] if forged else SECRET, algorithm="HS256")
+
+
+def _steps(script: str) -> Iterator[tuple[str, str, str]]:
+    """Cut a script into (client, what, text)."""
+    for line in script.splitlines():
+        found = re.fullmatch(r"\s*(?:([AB]): )?([→←■+]) ?(.*)", line)
+        if found:
+            yield found[1] or "A", found[2], found[3]
+        else:
+            assert not line.strip(), f"no step of a script: {line!r}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def example_node() -> AsyncIterator[RunningNode]:
+    """One node for all scripts: each has connections of its own, and the clock only moves forward."""
+    async with running_node(SETTINGS) as node:
+        yield node
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("script", EXAMPLES.values(), ids=EXAMPLES.keys())
+async def test_the_exchange_goes_as_the_protocol_says(example_node: RunningNode, script: str) -> None:
+    async with AsyncExitStack() as stack:
+        await _Player(example_node, stack).play(script)
+
+
+def test_tokens_of_the_examples_are_all_used() -> None:
+    scripts = "".join(EXAMPLES.values())
+    unused = [name for name in CLAIMS if f"JWT({name})" not in scripts and f"FORGED({name})" not in scripts]
+    assert unused == []

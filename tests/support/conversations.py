@@ -1,0 +1,465 @@
+"""Conversations without sockets: a node's services, a memory broker, fake transports, a clock that only the test moves.
+
+Spawned commands run in the test's own loop. `House.settle` lets everything run that can run; no time passes meanwhile.
+"""
+
+import asyncio
+import io
+import itertools
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+import jwt
+import msgspec
+
+from gateway.auth.tokens import TokenVerifier
+from gateway.broker.contract import BrokerError, Published
+from gateway.broker.memory import MemoryBroker
+from gateway.broker.outcome import Outcome
+from gateway.config import load, merge
+from gateway.domain.channels import Channel, Channels
+from gateway.domain.connections import Connections
+from gateway.domain.counts import Counts
+from gateway.domain.hub import Hub
+from gateway.domain.ratelimit import RateLimit
+from gateway.domain.wheel import TimerWheel
+from gateway.messaging.commands import ClientConversation
+from gateway.messaging.conversation import Conversation, Services
+from gateway.messaging.fanout import Fanout
+from gateway.messaging.handlers import HANDLERS, Handler
+from gateway.messaging.plain import PlainConversation
+from gateway.messaging.processors import PROCESSORS, Processor
+from gateway.messaging.publishing import Publisher
+from gateway.messaging.subscriptions import Interest
+from gateway.observability.logs import Format, Level, LogSettings, make_logger
+from gateway.protocol.codes import Disconnect
+from gateway.protocol.framing import BINARY, TEXT, WebSocketFraming
+from gateway.protocol.json_codec import JSONCodec
+from gateway.protocol.messages import Publication
+from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
+
+SECRET: Final = "a secret of the tests, 32 bytes or more"
+STARTED_AT_S: Final = 1000.0
+STARTED_AT_UNIX_S: Final = 1_800_000_000.0
+
+ALLOW_ALL: Final[dict[str, Any]] = {
+    "allow_subscribe_for_client": True,
+    "allow_subscribe_for_anonymous": True,
+    "allow_publish_for_client": True,
+    "allow_publish_for_anonymous": True,
+}
+NAMESPACES: Final[list[dict[str, Any]]] = [
+    {"name": "open", **ALLOW_ALL},
+    {"name": "closed"},
+    {"name": "users", "allow_subscribe_for_client": True, "allow_publish_for_client": True},
+    {"name": "subscribers", "allow_subscribe_for_client": True, "allow_publish_for_subscriber": True},
+    {"name": "limited", "allow_user_limited_channels": True},
+    {"name": "regex", "allow_subscribe_for_client": True, "channel_regex": "^[a-z]+$"},
+    {"name": "object", **ALLOW_ALL, "publication_data_format": "json_object"},
+    {"name": "binary", **ALLOW_ALL, "publication_data_format": "binary"},
+    {"name": "any", **ALLOW_ALL, "publication_data_format": "any"},
+    {"name": "timed", **ALLOW_ALL, "processors": ["server_time"]},
+    {"name": "echo", **ALLOW_ALL, "handler": "echo"},
+]
+ANONYMOUS: Final = {"client": {"allow_anonymous_connect_without_token": True}}
+INSECURE: Final = {"client": {"insecure": True}}
+_BASE: Final[dict[str, Any]] = {
+    "client": {"token": {"hmac_secret_key": SECRET}, "command_rate": 0},
+    "channel": {"without_namespace": ALLOW_ALL, "namespaces": NAMESPACES},
+}
+
+Held = Literal["publish", "subscribe"]
+
+
+def token(user: Any = "42", *, key: str = SECRET, **claims: Any) -> str:
+    """Return a token of *user*, connection or subscription; give times in Unix seconds of the house's clock."""
+    return jwt.encode({"sub": user, **claims}, key, algorithm="HS256")
+
+
+def at(seconds: float) -> int:
+    """Return the Unix time that is *seconds* after the start of the house's clock."""
+    return int(STARTED_AT_UNIX_S + seconds)
+
+
+class ManualBroker(MemoryBroker):
+    """A memory broker that does what is *held* only when the test says so, oldest first."""
+
+    def __init__(self, *held: Held) -> None:
+        super().__init__()
+        self.held: set[Held] = set(held)
+        self.waiting: deque[tuple[str, Callable[[BrokerError | None], None]]] = deque()
+        self.calls: list[tuple[str, str]] = []
+
+    def publish(self, channel: str, publication: Publication, *, accepted_at_s: float) -> Outcome[Published]:
+        self.calls.append(("publish", channel))
+        if "publish" not in self.held:
+            return super().publish(channel, publication, accepted_at_s=accepted_at_s)
+        publish = super().publish
+        return self._hold(channel, lambda: publish(channel, publication, accepted_at_s=accepted_at_s))
+
+    def subscribe(self, channel: str) -> Outcome[None]:
+        self.calls.append(("subscribe", channel))
+        if "subscribe" not in self.held:
+            return super().subscribe(channel)
+        subscribe = super().subscribe
+        return self._hold(channel, lambda: subscribe(channel))
+
+    def unsubscribe(self, channel: str) -> Outcome[None]:
+        self.calls.append(("unsubscribe", channel))
+        if not any(name == channel for name, _ in self.waiting):
+            return super().unsubscribe(channel)
+        unsubscribe = super().unsubscribe
+        return self._hold(channel, lambda: unsubscribe(channel))
+
+    def settle(self, error: BrokerError | None = None) -> None:
+        """Do the oldest thing that waits, or fail it with *error*."""
+        self.waiting.popleft()[1](error)
+
+    async def stop(self) -> None:
+        while self.waiting:
+            self.settle(BrokerError("stopped"))
+        await super().stop()
+
+    def _hold(self, channel: str, carry_out: Callable[[], Outcome[Any]]) -> Outcome[Any]:
+        outcome: Outcome[Any] = Outcome()
+
+        def settle(error: BrokerError | None) -> None:
+            if error is None:
+                outcome.succeed(carry_out().result())
+            else:
+                outcome.fail(error)
+
+        self.waiting.append((channel, settle))
+        return outcome
+
+
+class SlowVerifier(TokenVerifier):
+    """Checks tokens when the test says so (`gate.set()`)."""
+
+    def __init__(self, verifier: TokenVerifier) -> None:
+        self.__dict__.update(verifier.__dict__)
+        self.gate = asyncio.Event()
+
+    async def connection(self, token: str, *, unix_s: float) -> Any:
+        await self.gate.wait()
+        return await super().connection(token, unix_s=unix_s)
+
+
+class FakeTransport:
+    """Records what is written to it; a *full* one takes nothing. Writing after the close fails the test."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.pings = 0
+        self.closing: Disconnect | None = None
+        self.is_full = False
+        self.is_reading = True
+        self.peer: Conversation | None = None
+        self.faults: list[str] = []
+        self._taken = 0
+
+    def offer(self, data: bytes) -> bool:
+        if self.closing is not None:
+            self.faults.append(f"offered after the close: {data!r}")
+        if self.is_full:
+            return False
+        self.writes.append(data)
+        return True
+
+    def dismiss(self, disconnect: Disconnect) -> None:
+        if self.peer is not None:
+            self.peer.disconnect(disconnect)
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def close(self, disconnect: Disconnect) -> None:
+        if self.closing is not None:
+            self.faults.append(f"closed twice: {self.closing}, then {disconnect}")
+            return
+        self.closing = disconnect
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def take_frames(self) -> list[list[str | bytes]]:
+        """Return what was written since the last call: a list of frames' payloads for each write."""
+        writes = self.writes[self._taken :]
+        self._taken = len(self.writes)
+        return [list(read_frames(data)) for data in writes]
+
+
+def read_frames(data: bytes) -> list[str | bytes]:
+    """Cut unmasked, unfragmented frames into payloads: `str` of text frames, `bytes` of binary ones."""
+    payloads: list[str | bytes] = []
+    position = 0
+    while position < len(data):
+        opcode, length = data[position], data[position + 1]
+        position += 2
+        extended = {126: 2, 127: 8}.get(length, 0)
+        if extended:
+            length = int.from_bytes(data[position : position + extended], "big")
+            position += extended
+        payload = data[position : position + length]
+        assert len(payload) == length, f"a frame is cut short: {data!r}"
+        position += length
+        assert opcode in {TEXT, BINARY}, f"no whole data frame: {data!r}"
+        payloads.append(payload.decode() if opcode == TEXT else payload)
+    return payloads
+
+
+class Client:
+    """What is on the other side of a fake transport."""
+
+    def __init__(self, house: "House", conversation: Conversation, transport: FakeTransport) -> None:
+        self.house = house
+        self.conversation = conversation
+        self.transport = transport
+        transport.peer = conversation
+
+    @property
+    def id(self) -> str:
+        return self.conversation.session.client_id
+
+    @property
+    def closing(self) -> tuple[int, str] | None:
+        """Code and reason of the Close frame, once there is one."""
+        told = self.transport.closing
+        return None if told is None else (told.code, told.reason)
+
+    @property
+    def channels(self) -> set[str]:
+        return set(self.conversation.session.subscriptions)
+
+    def send(self, *messages: str | bytes | Mapping[str, Any]) -> None:
+        """Send *messages* in one frame; bytes go as a binary frame."""
+        texts = [each if isinstance(each, str | bytes) else json.dumps(each) for each in messages]
+        is_text = not any(isinstance(each, bytes) for each in texts)
+        payload = b"\n".join(each if isinstance(each, bytes) else each.encode() for each in texts)
+        self.conversation.receive(payload, is_text=is_text)
+
+    def take(self) -> list[str | bytes]:
+        """Return the lines (client protocol) or messages (plain) that were written since the last call."""
+        payloads = [payload for frames in self.transport.take_frames() for payload in frames]
+        if isinstance(self.conversation, PlainConversation):
+            return payloads
+        return [line for payload in payloads if isinstance(payload, str) for line in payload.split("\n")]
+
+    def take_values(self) -> list[Any]:
+        """Return the same as values instead of JSON text."""
+        return [json.loads(line) for line in self.take()]
+
+    async def ask(self, *messages: str | Mapping[str, Any]) -> list[Any]:
+        """Send *messages* in one frame, let all run that can, and return what was answered."""
+        self.send(*messages)
+        await self.house.settle()
+        return self.take_values()
+
+    def go(self) -> None:
+        """Go without a word, as a cut network does."""
+        if self.transport.closing is None:
+            self.conversation.closed(code=1006, reason="", by="network")
+        self.transport.peer = None
+
+
+class House:
+    """The messaging part of one node."""
+
+    def __init__(
+        self,
+        *tables: Mapping[str, Any],
+        broker: MemoryBroker,
+        handlers: Mapping[str, Handler] = HANDLERS,
+        processors: Mapping[str, Processor] = PROCESSORS,
+        makes_verifier_slow: bool = False,
+    ) -> None:
+        values = _BASE
+        for table in tables:
+            values = merge(values, table)
+        config = load(base=values)
+        self.now_s = STARTED_AT_S
+        self.random = 0.0
+        self.broker = broker
+        self.counts = Counts()
+        self.hub = Hub(ledger=self.counts.ledger)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.expected_errors = 0
+        self._log = io.StringIO()
+        self._clients: list[Client] = []
+        ids = itertools.count(1)
+        loop = asyncio.get_running_loop()
+        self.fanout = Fanout(self.hub, self.counts, monotonic=self.monotonic, call_soon=loop.call_soon)
+        broker.start(self.fanout)
+        client, personal = config.client, config.client.subscribe_to_user_personal_channel
+        verifier = TokenVerifier(client.token, is_signature_checked=not client.insecure_skip_token_signature_verify)
+        self.verifier = SlowVerifier(verifier)
+        self.services = Services(
+            session=client,
+            is_insecure=client.insecure,
+            is_anonymous_allowed=client.allow_anonymous_connect_without_token,
+            refuses_anonymous_tokens=client.disallow_anonymous_connection_tokens,
+            includes_server_time=client.connect_include_server_time,
+            user_connection_limit=client.user_connection_limit,
+            personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
+            max_channel_length=config.channel.max_length,
+            rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
+            version="v",
+            channels=Channels(config.channel),
+            connection_tokens=self.verifier if makes_verifier_slow else verifier,
+            subscription_tokens=verifier,
+            hub=self.hub,
+            interest=Interest(broker),
+            publisher=Publisher(
+                broker,
+                self.counts,
+                monotonic=self.monotonic,
+                unix=self.unix,
+                max_depth=config.json_.max_depth,
+                processors=processors,
+            ),
+            handlers=dict(handlers),
+            connections=Connections(),
+            wheel=TimerWheel(now_s=self.now_s),
+            counts=self.counts,
+            log=make_logger(LogSettings(level=Level.DEBUG, format=Format.JSON), node="test", stream=self._log),
+            monotonic=self.monotonic,
+            unix=self.unix,
+            random=lambda: self.random,
+            new_id=lambda: f"client-{next(ids)}",
+            spawn=self._spawn,
+        )
+        self._json = ProtocolVariant("json", JSONCodec(), WebSocketFraming(TEXT), needs_json=True)
+        text, binary = WebSocketFraming(TEXT), WebSocketFraming(BINARY)
+        self._plain = PlainVariant("plain", text=text, binary=binary)
+        self._plain_binary = BinaryPlainVariant("plain-binary", text=text, binary=binary)
+
+    # Clients.
+
+    def open(self, *, uses_transport_pings: bool = False) -> Client:
+        """Open a connection of the client protocol."""
+        transport = FakeTransport()
+        conversation = ClientConversation(
+            transport, self._json, self.services, uses_transport_pings=uses_transport_pings
+        )
+        return self._enter(conversation, transport)
+
+    def open_plain(self, channel: str = "lobby") -> Client:
+        """Open a connection of the plain protocol."""
+        transport = FakeTransport()
+        conversation = PlainConversation(
+            transport, self._plain, self.services, channel=channel, binary=self._plain_binary
+        )
+        return self._enter(conversation, transport)
+
+    async def connect(self, user: str = "42", *channels: str, **claims: Any) -> Client:
+        """Open a connection, authenticate as *user* (no token if empty), and subscribe to *channels*."""
+        client = self.open()
+        request = {"token": token(user, **claims)} if user or claims else {}
+        replies = await client.ask({"id": 1, "connect": request})
+        assert [reply.get("id") for reply in replies] == [1], replies
+        assert "connect" in replies[0], replies
+        for number, channel in enumerate(channels, start=2):
+            replies = await client.ask({"id": number, "subscribe": {"channel": channel}})
+            assert replies == [{"id": number, "subscribe": {}}]
+        return client
+
+    async def connect_plain(self, user: str = "42", channel: str = "lobby", **claims: Any) -> Client:
+        """Open a plain connection and authenticate."""
+        client = self.open_plain(channel)
+        assert await client.ask({"token": token(user, **claims)}) == [{"status": "authenticated", "user": user}]
+        return client
+
+    def publish(self, channel: str, data: bytes = b"{}") -> None:
+        """Publish as another node or the server API would: nothing is checked."""
+        self.broker.publish(channel, Publication(data=msgspec.Raw(data)), accepted_at_s=self.now_s)
+
+    def channel(self, name: str) -> Channel:
+        channel = self.services.channels.resolve(name)
+        assert isinstance(channel, Channel)
+        return channel
+
+    def _enter(self, conversation: Conversation, transport: FakeTransport) -> Client:
+        client = Client(self, conversation, transport)
+        self._clients.append(client)
+        return client
+
+    # Time and turns.
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def unix(self) -> float:
+        return STARTED_AT_UNIX_S + self.now_s - STARTED_AT_S
+
+    async def settle(self) -> None:
+        """Let everything run that can run."""
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+    async def advance(self, seconds: float) -> None:
+        """Let *seconds* pass, in ticks of a tenth."""
+        until_s = self.now_s + seconds
+        while self.now_s < until_s:
+            self.now_s = min(self.now_s + 0.1, until_s)
+            for conversation in list(self.services.wheel.advance(self.now_s)):
+                conversation.tick()
+        await self.settle()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled():
+            task.result()
+
+    # What was noted.
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What has been logged so far."""
+        return [json.loads(line) for line in self._log.getvalue().splitlines()]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["level"] == "error"]
+
+    async def leave_nothing(self) -> None:
+        """Send everybody away, and check that nothing is left of anybody."""
+        for client in self._clients:
+            client.go()
+        await self.settle()
+        await self.broker.stop()
+        self.verifier.gate.set()
+        await self.settle()
+        left = {
+            "connections": len(self.services.connections),
+            "users": self.services.connections.users,
+            "channels": len(self.hub),
+            "interest": len(self.services.interest),
+            "deadlines": len(self.services.wheel),
+            "tasks": len(self.tasks),
+        }
+        assert not any(left.values()), left
+        faults = [fault for client in self._clients for fault in client.transport.faults]
+        assert not faults, faults
+        assert len(self.errors) == self.expected_errors, self.errors
+
+
+@asynccontextmanager
+async def house(*tables: Mapping[str, Any], broker: MemoryBroker | None = None, **parts: Any) -> AsyncIterator[House]:
+    """Build a `House`; what is left behind at the end fails the test."""
+    built = House(*tables, broker=broker or MemoryBroker(), **parts)
+    yield built
+    await built.leave_nothing()

@@ -1,0 +1,189 @@
+"""Metrics: what is counted is told, under documented names, in a form that Prometheus reads."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Histogram, Ledger
+from gateway.observability.metrics import CONTENT_TYPE, FAMILIES, PUBLISH_TO_WRITE, make_registry, render
+
+
+class FixedGauges:
+    """Registries of a node that stands still."""
+
+    version = '1.0 "x"\n\\'
+    is_ready = True
+
+    def connection_count(self) -> int:
+        return 7
+
+    def users(self) -> int:
+        return 5
+
+    def channels(self) -> int:
+        return 3
+
+    def subscriptions(self) -> Iterable[tuple[str, int]]:
+        return [("", 2), ("lobby", 9)]
+
+    def queued(self) -> int:
+        return 4
+
+
+def full_counts() -> Counts:
+    latencies = Histogram()
+    for value in (0.0001, 0.00025, 0.003, 2.0, 60.0):
+        latencies.observe(value)
+    return Counts(
+        connections_accepted=Counter(websocket=11),
+        connections_refused=Counter(origin=1, path=2),
+        disconnects=Counter({3001: 3, 1008: 4}),
+        closes_by_peer=5,
+        unsubscribes=Counter({2501: 6}),
+        commands=Counter(publish=70, subscribe=8),
+        errors=Counter({("publish", 103): 9, ("publish", 107): 10}),
+        messages_in=12,
+        bytes_in=13,
+        messages_out=14,
+        bytes_out=15,
+        token_failures=Counter(signature=16),
+        key_set_failures=18,
+        limit_hits=Counter(command_rate=17),
+        publish_to_write=latencies,
+        ledgers={
+            "": Ledger(published=1, received=2, due=3, delivered=3),
+            "lobby": Ledger(published=20, received=21, due=22, delivered=18, dropped=Counter(slow=4, not_json=0)),
+        },
+    )
+
+
+def families(counts: Counts, gauges: Any = None) -> dict[str, Metric]:
+    text = render(make_registry(counts, gauges or FixedGauges())).decode()
+    found = list(text_string_to_metric_families(text))
+    assert len({family.name for family in found}) == len(found)
+    return {family.name: family for family in found}
+
+
+def samples(family: Metric) -> dict[tuple[str, ...], float]:
+    """Return the values of *family* by the values of its labels, in the order of the labels' names."""
+    return {tuple(value for _, value in sorted(each.labels.items())): each.value for each in family.samples}
+
+
+@pytest.mark.parametrize("counts", [Counts(), full_counts()], ids=["idle", "busy"])
+def test_every_family_is_there_with_its_type_and_help_even_before_anything_happened(counts: Counts) -> None:
+    found = families(counts)
+    for family in FAMILIES:
+        kind = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge"}[family.kind]
+        metric = found[family.name]
+        assert (metric.type, metric.documentation) == (kind, family.help)
+        for sample in metric.samples:
+            assert sample.name == (f"{family.name}_total" if kind == "counter" else family.name)
+            assert set(sample.labels) == set(family.labels)
+
+
+VALUES: dict[str, dict[tuple[str, ...], float]] = {
+    "gateway_build_info": {('1.0 "x"\n\\',): 1},
+    "gateway_ready": {(): 1},
+    "gateway_connections": {(): 7},
+    "gateway_users": {(): 5},
+    "gateway_channels": {(): 3},
+    "gateway_subscriptions": {("",): 2, ("lobby",): 9},
+    "gateway_connections_accepted": {("websocket",): 11},
+    "gateway_connections_refused": {("origin",): 1, ("path",): 2},
+    "gateway_disconnects": {("3001",): 3, ("1008",): 4},
+    "gateway_closes_by_peer": {(): 5},
+    "gateway_unsubscribes": {("2501",): 6},
+    "gateway_commands": {("publish",): 70, ("subscribe",): 8},
+    "gateway_errors": {("103", "publish"): 9, ("107", "publish"): 10},
+    "gateway_token_failures": {("signature",): 16},
+    "gateway_key_set_failures": {(): 18},
+    "gateway_limit_hits": {("command_rate",): 17},
+    "gateway_messages_received": {(): 12},
+    "gateway_received_bytes": {(): 13},
+    "gateway_messages_sent": {(): 14},
+    "gateway_sent_bytes": {(): 15},
+    "gateway_publications_accepted": {("",): 1, ("lobby",): 20},
+    "gateway_publications_received": {("",): 2, ("lobby",): 21},
+    "gateway_deliveries_due": {("",): 3, ("lobby",): 22},
+    "gateway_deliveries": {("",): 3, ("lobby",): 18},
+    "gateway_deliveries_dropped": {("lobby", "slow"): 4},
+    "gateway_deliveries_queued": {(): 4},
+}
+
+
+def test_each_count_appears_under_its_labels() -> None:
+    found = families(full_counts())
+    assert {family.name: samples(found[family.name]) for family in FAMILIES} == VALUES
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Counts)])
+def test_no_count_is_forgotten(name: str) -> None:
+    busy = full_counts()
+    one = replace(Counts(), **{name: getattr(busy, name)})
+    assert {each: samples(family) for each, family in families(one).items() if each.startswith("gateway_")} != {
+        each: samples(family) for each, family in families(Counts()).items() if each.startswith("gateway_")
+    }
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Ledger) if field.name != "dropped"])
+def test_no_column_of_the_ledger_is_forgotten(name: str) -> None:
+    values: dict[str, Any] = {name: 77}
+    found = families(Counts(ledgers={"lobby": replace(Ledger(), **values)}))
+    assert [each for each in VALUES if samples(found[each]).get(("lobby",)) == 77]
+
+
+def test_the_ledger_of_the_metrics_adds_up() -> None:
+    found = {name: samples(family) for name, family in families(full_counts()).items() if name in VALUES}
+    for (namespace,), due in found["gateway_deliveries_due"].items():
+        dropped = sum(n for labels, n in found["gateway_deliveries_dropped"].items() if labels[0] == namespace)
+        assert due == found["gateway_deliveries"][namespace,] + dropped
+
+
+def test_latencies_are_cumulated_into_their_buckets() -> None:
+    name, help_text = PUBLISH_TO_WRITE
+    family = families(full_counts())[name]
+    assert (family.type, family.documentation) == ("histogram", help_text)
+    buckets = {each.labels["le"]: each.value for each in family.samples if each.name == f"{name}_bucket"}
+    expected = [2.0, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 5]
+    assert list(buckets.values()) == expected
+    assert [float(bound) for bound in buckets] == [*LATENCY_BOUNDS_S, float("inf")]
+    rest = {each.name: each.value for each in family.samples if "le" not in each.labels}
+    assert rest == {f"{name}_count": 5, f"{name}_sum": pytest.approx(62.00335)}
+
+
+def test_a_scrape_reads_what_is_counted_by_then() -> None:
+    counts = Counts()
+    registry = make_registry(counts, FixedGauges())
+    assert b"gateway_messages_received_total 0.0" in render(registry)
+    counts.messages_in += 3
+    assert b"gateway_messages_received_total 3.0" in render(registry)
+
+
+def test_an_unready_node_says_zero() -> None:
+    class Unready(FixedGauges):
+        is_ready = False
+
+    assert samples(families(Counts(), Unready())["gateway_ready"]) == {(): 0}
+
+
+def test_the_process_and_its_garbage_collector_are_measured_too() -> None:
+    found = families(Counts())
+    assert {"python_info", "python_gc_collections"} <= set(found)
+
+
+def test_names_are_in_base_units_prefixed_and_unique() -> None:
+    names = [family.name for family in FAMILIES] + [PUBLISH_TO_WRITE[0]]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name.startswith("gateway_")
+        assert not name.endswith(("_total", "_count", "_sum", "_bucket", "_ms"))
+
+
+def test_the_content_type_is_that_of_the_text_format() -> None:
+    assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
