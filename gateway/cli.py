@@ -20,7 +20,7 @@ from gateway.node import Node, address_text, default_name, run_until_signalled
 from gateway.observability import metrics
 from gateway.observability.logs import forward_library_logs, make_logger
 from gateway.settings import parse_duration
-from gateway.transport.listener import ListenError
+from gateway.transport.listener import ListenError, raise_descriptor_limit
 
 _USAGE_ERROR: Final = 2
 _DEVELOPMENT_TOKEN_TTL_S: Final = 86400
@@ -112,6 +112,7 @@ def _serve(options: argparse.Namespace) -> int:
     forward_library_logs(log)
     # The greeting needs the ports as bound, so the node is built first; it listens from then on.
     node = Node(config, log)
+    log.info("file descriptors", limit=raise_descriptor_limit())
     if options.dev:
         print(_greeting(config, node), flush=True)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -50,6 +50,10 @@ class Counts:
     """By transport."""
     connections_refused: Counter[str] = field(default_factory=Counter)
     """Before the upgrade, by reason."""
+    authenticated: Counter[str] = field(default_factory=Counter)
+    """Connections whose client became known, by kind: `user` or `anonymous`."""
+    subscribed: Counter[str] = field(default_factory=Counter)
+    """Subscriptions that were made, server-side ones included, by namespace."""
     disconnects: Counter[int] = field(default_factory=Counter)
     """By the code that the server closed with."""
     closes_by_peer: int = 0

@@ -5,7 +5,7 @@ joins or leaves does so at a batch's edge: a newcomer never gets a part of a bat
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.domain.channels import Channel
 from gateway.domain.counts import Ledger
@@ -24,6 +24,27 @@ class Subscriber(Protocol):
         """End the connection."""
 
 
+class Traffic(NamedTuple):
+    """How much has been written, in messages and in bytes with their framing."""
+
+    messages: int = 0
+    size: int = 0
+
+
+class Group(dict[Subscriber, None]):
+    """The subscribers of a channel that share a variant, in the order they came, and what each of them was written.
+
+    Since all of a group get the same, one count serves all: what a subscriber got is the count when it leaves less the
+    count when it joined, at no cost for a delivery.
+    """
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = Traffic()
+
+
 class LocalChannel:
     """A channel with at least one subscriber on this node."""
 
@@ -32,7 +53,7 @@ class LocalChannel:
     def __init__(self, channel: Channel, ledger: Ledger) -> None:
         self.channel = channel
         self.ledger = ledger
-        self.groups: dict[Variant, dict[Subscriber, None]] = {}
+        self.groups: dict[Variant, Group] = {}
         self.pending: list[Publication] = []
         self.accepted_at_s: list[float] = []
         """When each pending publication was accepted, on the clock of the fan-out."""
@@ -59,8 +80,8 @@ class Hub:
         """Return *channel* if somebody here is subscribed to it."""
         return self._channels.get(channel)
 
-    def join(self, channel: Channel, subscriber: Subscriber, variant: Variant) -> None:
-        """Deliver to *subscriber* what arrives from now on."""
+    def join(self, channel: Channel, subscriber: Subscriber, variant: Variant) -> Traffic:
+        """Deliver to *subscriber* what arrives from now on; returns what its group was written before."""
         local = self._channels.get(channel.name)
         if local is not None and local.pending and self.flush is not None:
             self.flush(local)
@@ -68,19 +89,28 @@ class Hub:
             local = self._channels.get(channel.name)
         if local is None:
             local = self._channels[channel.name] = LocalChannel(channel, self._ledger(channel.namespace))
-        local.groups.setdefault(variant, {})[subscriber] = None
+        group = local.groups.get(variant)
+        if group is None:
+            group = local.groups[variant] = Group()
+        group[subscriber] = None
+        return group.sent
 
-    def leave(self, channel: str, subscriber: Subscriber, variant: Variant) -> None:
-        """Deliver nothing more of *channel* to *subscriber*; does nothing if it was not there."""
+    def leave(self, channel: str, subscriber: Subscriber, variant: Variant) -> Traffic:
+        """Deliver nothing more of *channel* to *subscriber*; returns what its group has been written until now.
+
+        Does nothing if it was not there.
+        """
         local = self._channels.get(channel)
         if local is None:
-            return
-        group = local.groups.get(variant, {})
-        group.pop(subscriber, None)
-        if not group:
-            local.groups.pop(variant, None)
+            return Traffic()
+        group = local.groups.get(variant)
+        if group is not None:
+            group.pop(subscriber, None)
+            if not group:
+                del local.groups[variant]
         if not local.groups:
             del self._channels[channel]
+        return group.sent if group is not None else Traffic()
 
     def subscriptions(self) -> Mapping[str, int]:
         """Count the subscriptions of each namespace."""

@@ -18,6 +18,7 @@ import msgspec
 from pydantic import model_validator
 
 from gateway.domain.channels import Channel
+from gateway.domain.hub import Traffic
 from gateway.domain.identity import Identity
 from gateway.domain.ratelimit import TokenBucket
 from gateway.domain.wheel import NEVER
@@ -87,13 +88,15 @@ Action = SendPing | SubscriptionExpired | Disconnect
 class Subscription:
     """One channel that a session is in."""
 
-    __slots__ = ("channel", "expires_at_s", "info", "is_server_side")
+    __slots__ = ("channel", "expires_at_s", "info", "is_server_side", "sent_before")
 
     def __init__(self, channel: Channel, *, info: ClientInfo, is_server_side: bool, expires_at_s: float) -> None:
         self.channel = channel
         self.info = info
         self.is_server_side = is_server_side
         self.expires_at_s = expires_at_s
+        self.sent_before = Traffic()
+        """What the group that the subscriber joined had been written by then."""
 
 
 class Session:

@@ -55,10 +55,10 @@ class TimerWheel(Generic[EntryT]):
         """Return the entries whose deadline has passed; the caller gives each a new deadline and calls `watch`."""
         last = int(now_s / self._resolution_s)
         due: list[EntryT] = []
-        while self._next_slot <= last:
-            slot = self._slots.pop(self._next_slot, set())
-            self._next_slot += 1
-            for entry in slot:
+        passed = sorted(slot for slot in self._slots if slot <= last)
+        self._next_slot = max(self._next_slot, last + 1)
+        for slot in passed:
+            for entry in self._slots.pop(slot):
                 entry.wheel_slot = None
                 if entry.deadline_s <= now_s:
                     due.append(entry)

@@ -59,9 +59,7 @@ class ClientConversation(Conversation):
     def receive(self, payload: bytes, *, is_text: bool = True) -> None:
         """Take one frame's payload: one command or several (1.3). The opcode is not checked (1.2)."""
         del is_text
-        counts = self.services.counts
-        counts.messages_in += 1
-        counts.bytes_in += len(payload)
+        self.note_received(len(payload))
         try:
             commands = self.variant.codec.decode(payload)
         except MalformedFrameError:
@@ -101,7 +99,7 @@ class ClientConversation(Conversation):
         if not replies:
             return
         data = self.variant.messages(replies)
-        self.services.counts.bytes_out += len(data)
+        self.note_replied(len(data))
         if not self.transport.offer(data):
             self.disconnect(codes.SLOW)
 

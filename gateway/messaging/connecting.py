@@ -35,7 +35,7 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     session.accept(identity, now_s=services.monotonic(), unix_s=unix_s, random=services.random())
     session.granted = frozenset(grant.channel for grant in _grants(client, identity))
     client.watch()
-    services.log.info("connected", client=session.client_id, user=session.user, name=request.name)
+    client.note_authenticated(name=request.name)
     for channel, grant in wanted:
         client.enter(new_subscription(client, channel, grant, is_server_side=True))
     settings, pings = services.session, not client.uses_transport_pings

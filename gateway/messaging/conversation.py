@@ -90,6 +90,19 @@ class Services:
     """Start a task that the node owns."""
 
 
+class ConnectionTraffic:
+    """What one connection has moved, for the line that its end writes to the log.
+
+    Bytes out are those of publications with their framing and those of replies.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "opened_at_s")
+
+    def __init__(self, opened_at_s: float) -> None:
+        self.opened_at_s = opened_at_s
+        self.messages_in = self.bytes_in = self.messages_out = self.bytes_out = 0
+
+
 class Conversation(ABC):
     """One client, from the opened transport to the closed one."""
 
@@ -101,6 +114,7 @@ class Conversation(ABC):
         "is_deaf",
         "services",
         "session",
+        "traffic",
         "transport",
         "uses_transport_pings",
         "variant",
@@ -114,7 +128,9 @@ class Conversation(ABC):
         self.transport = transport
         self.variant = variant
         self.services = services
-        self.session = Session(services.new_id(), services.session, now_s=services.monotonic())
+        now_s = services.monotonic()
+        self.session = Session(services.new_id(), services.session, now_s=now_s)
+        self.traffic = ConnectionTraffic(now_s)
         self._is_busy = False
         self._line: deque[Any] | None = None
         self._waiting_bytes = 0
@@ -159,6 +175,19 @@ class Conversation(ABC):
     def has_gone(self) -> bool:
         """Whether the connection has ended, which any await may have brought."""
         return self.session.state is State.CLOSED
+
+    def note_received(self, size: int) -> None:
+        """Count one message of *size* bytes from the peer."""
+        counts, traffic = self.services.counts, self.traffic
+        counts.messages_in += 1
+        counts.bytes_in += size
+        traffic.messages_in += 1
+        traffic.bytes_in += size
+
+    def note_replied(self, size: int) -> None:
+        """Count *size* bytes that answer the peer."""
+        self.services.counts.bytes_out += size
+        self.traffic.bytes_out += size
 
     # Commands, in order.
 
@@ -278,6 +307,12 @@ class Conversation(ABC):
         services.connections.identify(self)
         return True
 
+    def note_authenticated(self, *, name: str) -> None:
+        """Count and log that it is known now who the client is; *name* is what it calls itself."""
+        session = self.session
+        self.services.counts.authenticated["user" if session.user else "anonymous"] += 1
+        self.services.log.info("authenticated", client=session.client_id, user=session.user, name=name)
+
     def note_token_failure(self, refusal: TokenRefusedError) -> None:
         """Count and log a token that did not do."""
         self.services.counts.token_failures[refusal.cause] += 1
@@ -303,9 +338,10 @@ class Conversation(ABC):
     def enter(self, subscription: Subscription) -> None:
         """Deliver a channel that `acquire` has confirmed from now on."""
         services, session, channel = self.services, self.session, subscription.channel
-        services.hub.join(channel, self.transport, self.variant_for(channel))
+        subscription.sent_before = services.hub.join(channel, self.transport, self.variant_for(channel))
         session.join(subscription)
         self.watch()
+        services.counts.subscribed[channel.namespace] += 1
         services.log.info("subscribed", client=session.client_id, user=session.user, channel=channel.name)
 
     def leave(self, channel: str) -> bool:
@@ -328,8 +364,10 @@ class Conversation(ABC):
 
     def _detach(self, subscription: Subscription) -> None:
         channel = subscription.channel
-        self.services.hub.leave(channel.name, self.transport, self.variant_for(channel))
+        sent = self.services.hub.leave(channel.name, self.transport, self.variant_for(channel))
         self.services.interest.release(channel.name)
+        self.traffic.messages_out += sent.messages - subscription.sent_before.messages
+        self.traffic.bytes_out += sent.size - subscription.sent_before.size
 
     # The end.
 
@@ -365,4 +403,17 @@ class Conversation(ABC):
         services.connections.remove(self)
         services.wheel.forget(self)
         self._line = None
-        services.log.info("closed", client=session.client_id, user=session.user, code=code, reason=reason, by=by)
+        traffic = self.traffic
+        services.log.info(
+            "closed",
+            client=session.client_id,
+            user=session.user,
+            code=code,
+            reason=reason,
+            by=by,
+            seconds=round(services.monotonic() - traffic.opened_at_s, 3),
+            messages_in=traffic.messages_in,
+            bytes_in=traffic.bytes_in,
+            messages_out=traffic.messages_out,
+            bytes_out=traffic.bytes_out,
+        )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.domain.counts import Counts, Ledger
-from gateway.domain.hub import Hub, LocalChannel, Subscriber
+from gateway.domain.hub import Group, Hub, LocalChannel, Subscriber, Traffic
 from gateway.protocol import codes
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import Publication
@@ -23,9 +23,14 @@ class _Batch(NamedTuple):
     """What one channel brought in one turn, for one group of subscribers that share its bytes."""
 
     ledger: Ledger
-    group: dict[Subscriber, None]
+    group: Group
     size: int
     data: bytes
+
+    def count_sent(self) -> None:
+        """Note what every member of the group was written; who refused it must have left by now."""
+        sent = self.group.sent
+        self.group.sent = Traffic(sent.messages + self.size, sent.size + len(self.data))
 
 
 class Fanout:
@@ -115,6 +120,7 @@ class Fanout:
         # Subscribers change the hub when they go, so they go after the group was walked.
         for subscriber in slow:
             subscriber.dismiss(codes.SLOW)
+        batch.count_sent()
 
     def _write_joined(self, batches: list[_Batch]) -> None:
         """Write several batches; who is in several groups gets one write, since the kernel's send is what costs."""
@@ -129,6 +135,8 @@ class Fanout:
             self._book(batch, refused=len(slow.intersection(batch.group)) if slow else 0)
         for subscriber in slow:
             subscriber.dismiss(codes.SLOW)
+        for batch in batches:
+            batch.count_sent()
 
     def _book(self, batch: _Batch, *, refused: int) -> None:
         taken = len(batch.group) - refused

@@ -73,9 +73,7 @@ class PlainConversation(Conversation):
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """Take one message."""
-        counts = self.services.counts
-        counts.messages_in += 1
-        counts.bytes_in += len(payload)
+        self.note_received(len(payload))
         self.submit(_Message(payload, is_text))
 
     def frame_pong(self) -> None:
@@ -87,7 +85,7 @@ class PlainConversation(Conversation):
         return self._binary if channel.options.publication_data_format is DataFormat.BINARY else self.variant
 
     def _write(self, data: bytes) -> None:
-        self.services.counts.bytes_out += len(data)
+        self.note_replied(len(data))
         if not self.transport.offer(data):
             self.disconnect(codes.SLOW)
 
@@ -191,7 +189,7 @@ class PlainConversation(Conversation):
             return None
         session.accept(identity, now_s=services.monotonic(), unix_s=services.unix(), random=services.random())
         self.watch()
-        services.log.info("connected", client=session.client_id, user=session.user, name="plain")
+        self.note_authenticated(name="plain")
         if is_new:
             self.enter(Subscription(channel, info=session.info, is_server_side=False, expires_at_s=NEVER))
         if not self._awaits_token:

@@ -120,6 +120,20 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         CounterMetricFamily,
+        "gateway_authenticated",
+        "Connections whose client became known, as a user or as anonymous.",
+        ("kind",),
+        lambda counts, _: _by_label(counts.authenticated),
+    ),
+    Family(
+        CounterMetricFamily,
+        "gateway_subscribed",
+        "Subscriptions that were made, server-side ones included.",
+        ("namespace",),
+        lambda counts, _: _by_label(counts.subscribed),
+    ),
+    Family(
+        CounterMetricFamily,
         "gateway_disconnects",
         "Connections that the server closed.",
         ("code",),

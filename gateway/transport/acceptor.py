@@ -161,16 +161,31 @@ class Gate:
         services.counts.connections_accepted[connection.name] += 1
         window_bits = connection.compression_window_bits
         if path == CLIENT_PATH:
-            return ClientConversation(
+            return self._accepted(
                 connection,
-                self._variants.json(window_bits),
-                services,
-                uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
+                ClientConversation(
+                    connection,
+                    self._variants.json(window_bits),
+                    services,
+                    uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
+                ),
             )
         named = unquote(path.removeprefix(PLAIN_PATH).removeprefix("/"))
         channel = named or query.get("channel", [""])[0] or self._plain.default_channel
         plain, binary = self._variants.plain(window_bits)
-        return PlainConversation(connection, plain, services, channel=channel, binary=binary)
+        return self._accepted(
+            connection, PlainConversation(connection, plain, services, channel=channel, binary=binary)
+        )
+
+    def _accepted(self, connection: WebSocketConnection, conversation: Conversation) -> Conversation:
+        self._services.log.info(
+            "accepted",
+            client=conversation.session.client_id,
+            transport=connection.name,
+            protocol=conversation.variant.name,
+            address=connection.peer_address,
+        )
+        return conversation
 
     def _allows(self, origin: str) -> bool:
         return any(pattern.match(origin) for pattern in self._origins)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -91,6 +92,14 @@ def _bind_unix(path: Path, backlog: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the limit of open files to the hard one, since each connection takes one; return what it is now."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and means less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def tls_context(settings: TLSSettings) -> ssl.SSLContext | None:

@@ -203,6 +203,12 @@ class WebSocketConnection(asyncio.Protocol):
                 return extension.local_max_window_bits
         return None
 
+    @property
+    def peer_address(self) -> str:
+        """Where the socket comes from: the host, without the port; empty on a Unix socket."""
+        name = self._transport.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) else ""
+
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

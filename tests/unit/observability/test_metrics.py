@@ -43,6 +43,8 @@ def full_counts() -> Counts:
     return Counts(
         connections_accepted=Counter(websocket=11),
         connections_refused=Counter(origin=1, path=2),
+        authenticated=Counter({"user": 2, "anonymous": 1}),
+        subscribed=Counter({"chat": 6}),
         disconnects=Counter({3001: 3, 1008: 4}),
         closes_by_peer=5,
         unsubscribes=Counter({2501: 6}),
@@ -96,6 +98,8 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_subscriptions": {("",): 2, ("lobby",): 9},
     "gateway_connections_accepted": {("websocket",): 11},
     "gateway_connections_refused": {("origin",): 1, ("path",): 2},
+    "gateway_authenticated": {("user",): 2, ("anonymous",): 1},
+    "gateway_subscribed": {("chat",): 6},
     "gateway_disconnects": {("3001",): 3, ("1008",): 4},
     "gateway_closes_by_peer": {(): 5},
     "gateway_unsubscribes": {("2501",): 6},
