@@ -1,5 +1,6 @@
 """Structured logs: events with fields, one line for each step of a life, never a payload or a token."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -49,15 +50,12 @@ def make_logger(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    factory: Any
     if is_json:
         processors += [structlog.processors.format_exc_info, _render_json]
-        factory = structlog.BytesLogger(stream.buffer) if hasattr(stream, "buffer") else structlog.PrintLogger(stream)
     else:
         processors += [_escape_controls, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        factory = structlog.PrintLogger(stream)
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        factory,
+        _Sink(stream),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(settings.level.value),
         cache_logger_on_first_use=True,
@@ -65,12 +63,30 @@ def make_logger(
     return logger.bind(node=node)
 
 
-def _render_json(logger: Any, _name: str, event: MutableMapping[str, Any]) -> Any:
+class _Sink:
+    """Writes lines as UTF-8, and never lets a full disk or a reader that has gone reach who only wanted to log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._buffer = getattr(stream, "buffer", None)
+
+    def msg(self, line: str) -> None:
+        """Write one line and flush it."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._buffer is None:
+                self._stream.write(line + "\n")
+            else:
+                self._buffer.write(line.encode(errors="backslashreplace") + b"\n")
+                self._buffer.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _render_json(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:
     try:
-        line = orjson.dumps(event, default=repr)
+        return orjson.dumps(event, default=repr).decode()
     except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no text
-        line = json.dumps({str(key): value for key, value in event.items()}, default=repr).encode()
-    return line if isinstance(logger, structlog.BytesLogger) else line.decode()
+        return json.dumps({str(key): value for key, value in event.items()}, default=repr)
 
 
 def _escape_controls(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -136,7 +136,7 @@ class _OracleCore(ServerProtocol):
         super().fail(code, "" if code == CloseCode.MESSAGE_TOO_BIG else reason)
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take a Close frame between fragments for what it is, where the library sees a broken message (RFC 6455 5.4)."""
+        """Take a Close frame between fragments for one, where the library sees a broken message (RFC 6455 5.4)."""
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)

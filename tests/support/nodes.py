@@ -12,7 +12,7 @@ from gateway.config import development, load, merge
 from gateway.node import Clock, Node
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
 
-FREE_PORTS = {"http_server": {"address": "127.0.0.1", "port": 0, "internal_port": 0}}
+FREE_PORTS: dict[str, Any] = {"http_server": {"address": "127.0.0.1", "port": 0, "internal_port": 0}}
 SECRET = "a secret of the tests, 32 bytes or more"
 
 
