@@ -15,7 +15,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from gateway.domain.ratelimit import RateLimit, TokenBucket, Verdict
+from gateway.domain.ratelimit import RateLimit, TokenBucket
 from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation, Services
 from gateway.messaging.plain import PlainConversation
@@ -202,7 +202,7 @@ class Gate:
         limit = self._admission.connection_limit
         if limit and len(self._services.connections) >= limit:
             return "connection_limit"
-        if self._rate.rate and self._bucket.take(self._rate, now_s=self._services.monotonic()) is not Verdict.WITHIN:
+        if self._rate.rate and not self._bucket.admit(self._rate, now_s=self._services.monotonic()):
             return "connection_rate_limit"
         return None
 

@@ -51,3 +51,10 @@ def test_who_goes_on_at_twice_the_rate_ends_far_over_and_who_pauses_is_forgiven(
 def test_what_was_far_over_does_not_count() -> None:
     limit = RateLimit(1.0, 1)
     assert verdicts(limit, *[0.0] * 100, 1.0, 2.0, 4.0) == [WITHIN, OVER] + [FAR_OVER] * 98 + [OVER, OVER, WITHIN]
+
+
+def test_a_flood_that_is_refused_keeps_nobody_out() -> None:
+    """Under ten times the rate a node goes on admitting at its rate; refusals that counted would starve everybody."""
+    bucket, limit = TokenBucket(), RateLimit(rate=10, burst=10)
+    admitted = sum(bucket.admit(limit, now_s=step / 100) for step in range(1000))
+    assert admitted == 10 + 10 * 10
