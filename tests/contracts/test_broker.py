@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 
-from gateway.broker.contract import Broker, BrokerError, Published
+from gateway.broker.contract import Broker, BrokerError, Published, PublishOptions
 from gateway.broker.memory import MemoryBroker
-from gateway.protocol.messages import ClientInfo, Publication
+from gateway.domain.stream import HistoryRange, StreamOptions, StreamPage
+from gateway.protocol.messages import ClientInfo, Publication, StreamPosition
 
 FACTORIES: dict[str, Callable[[], Broker]] = {"memory": MemoryBroker}
 DEADLINE_S = 10.0
@@ -172,3 +173,119 @@ async def test_stopping_twice_is_stopping_once(bench: Bench) -> None:
     await bench.broker.stop()
     with pytest.raises(BrokerError):
         await bench.subscribe("a")
+
+
+# Streams.
+
+STREAM = PublishOptions(stream=StreamOptions(size=5, ttl_s=300.0, meta_ttl_s=600.0))
+ALL = HistoryRange(limit=-1)
+
+
+async def append(bench: Bench, *payloads: bytes, options: PublishOptions = STREAM) -> list[Published]:
+    outcomes = [bench.broker.publish("a", publication(data), accepted_at_s=1.0, options=options) for data in payloads]
+    return [await outcome.wait() for outcome in outcomes]
+
+
+async def history(bench: Bench, wanted: HistoryRange = ALL) -> StreamPage:
+    return await bench.broker.history("a", wanted, meta_ttl_s=600.0).wait()
+
+
+def payloads(page: StreamPage) -> list[tuple[int, bytes]]:
+    return [(each.offset, bytes(each.data)) for each in page.publications]
+
+
+async def test_an_unknown_stream_gets_an_epoch_and_keeps_it(bench: Bench) -> None:
+    page = await history(bench)
+    assert page.publications == []
+    assert page.position.offset == 0
+    assert page.position.epoch.isalpha()
+    assert (await history(bench)).position == page.position
+    [first] = await append(bench, b"1")
+    assert first == Published(StreamPosition(1, page.position.epoch))
+
+
+async def test_offsets_are_delivered_kept_and_told_to_the_publisher_alike(bench: Bench) -> None:
+    await bench.subscribe("a")
+    results = await append(bench, b"1", b"2", b"3")
+    await bench.receiver.wait_for(3)
+    page = await history(bench)
+    epoch = page.position.epoch
+    assert [result.position for result in results] == [StreamPosition(n, epoch) for n in (1, 2, 3)]
+    delivered = [(each.offset, bytes(each.data), each.epoch) for each in bench.receiver.publications]
+    assert delivered == [(1, b"1", epoch), (2, b"2", ""), (3, b"3", "")]
+    assert payloads(page) == [(1, b"1"), (2, b"2"), (3, b"3")]
+    assert page.position == StreamPosition(3, epoch)
+
+
+async def test_a_stream_keeps_its_last_publications(bench: Bench) -> None:
+    await append(bench, *[b"%d" % number for number in range(1, 10)])
+    assert payloads(await history(bench)) == [(n, b"%d" % n) for n in (5, 6, 7, 8, 9)]
+    assert payloads(await history(bench, HistoryRange(limit=2, is_reverse=True))) == [(9, b"9"), (8, b"8")]
+    since_seven = HistoryRange(limit=-1, since=StreamPosition(7, ""))
+    assert payloads(await history(bench, since_seven)) == [(8, b"8"), (9, b"9")]
+
+
+async def test_what_is_published_without_history_has_no_offset_and_moves_nothing(bench: Bench) -> None:
+    await bench.subscribe("a")
+    await append(bench, b"1")
+    await bench.publish("a", b"beside")
+    await append(bench, b"2")
+    await bench.receiver.wait_for(3)
+    assert [(each.offset, bytes(each.data)) for each in bench.receiver.publications] == [
+        (1, b"1"),
+        (0, b"beside"),
+        (2, b"2"),
+    ]
+    assert payloads(await history(bench)) == [(1, b"1"), (2, b"2")]
+
+
+async def test_removing_history_keeps_the_position(bench: Bench) -> None:
+    await append(bench, b"1", b"2")
+    before = (await history(bench)).position
+    await bench.broker.remove_history("a").wait()
+    assert (await history(bench)) == StreamPage([], before)
+    await append(bench, b"3")
+    assert payloads(await history(bench)) == [(3, b"3")]
+
+
+async def test_removing_an_unknown_history_is_a_success(bench: Bench) -> None:
+    assert await bench.broker.remove_history("nobody").wait() is None
+
+
+async def test_a_repeated_key_publishes_nothing_and_gets_the_first_result(bench: Bench) -> None:
+    await bench.subscribe("a")
+    once = PublishOptions(stream=STREAM.stream, idempotency_key="k")
+    [first, repeat] = await append(bench, b"1", b"2", options=once)
+    await append(bench, b"3")
+    await bench.receiver.wait_for(2)
+    assert repeat == Published(first.position, is_suppressed=True)
+    assert payloads(await history(bench)) == [(1, b"1"), (2, b"3")]
+    assert [data for _, data in bench.receiver.received] == [b"1", b"3"]
+
+
+async def test_a_key_counts_for_its_channel_alone(bench: Bench) -> None:
+    options = PublishOptions(idempotency_key="k")
+    for channel in ("a", "b"):
+        result = await bench.broker.publish(channel, publication(b"1"), accepted_at_s=1.0, options=options).wait()
+        assert not result.is_suppressed
+
+
+async def test_a_version_that_comes_too_late_is_dropped(bench: Bench) -> None:
+    await bench.subscribe("a")
+
+    async def publish(version: int, epoch: str = "") -> Published:
+        versioned = Publication(data=msgspec.Raw(b"%d" % version), version=version)
+        options = PublishOptions(stream=STREAM.stream, version_epoch=epoch)
+        return await bench.broker.publish("a", versioned, accepted_at_s=1.0, options=options).wait()
+
+    # Nanoseconds: neighbours that a double can't tell apart.
+    assert not (await publish(1795206807660453001)).is_suppressed
+    late = await publish(1795206807660453000)
+    assert late.is_suppressed
+    assert late.position is not None
+    assert late.position.offset == 1
+    assert (await publish(1795206807660453001)).is_suppressed
+    assert not (await publish(1795206807660453002)).is_suppressed
+    assert not (await publish(7, "another epoch")).is_suppressed
+    await bench.receiver.wait_for(3)
+    assert [each.offset for each in bench.receiver.publications] == [1, 2, 3]

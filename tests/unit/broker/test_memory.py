@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from gateway.broker.contract import BrokerError, Published
+from gateway.broker.contract import BrokerError, Published, PublishOptions
 from gateway.broker.memory import MemoryBroker
-from gateway.protocol.messages import Publication
+from gateway.domain.stream import HistoryRange, StreamOptions
+from gateway.protocol.messages import Publication, StreamPosition
 
 
 class _Receiver:
@@ -55,3 +56,67 @@ def test_a_broker_that_was_not_started_fails_instead_of_raising() -> None:
         assert outcome.is_settled
         with pytest.raises(BrokerError, match="not running"):
             outcome.result()
+
+
+STREAM = StreamOptions(size=10, ttl_s=60.0, meta_ttl_s=600.0)
+ALL = HistoryRange(limit=-1)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _streaming() -> tuple[MemoryBroker, _Clock]:
+    clock, epochs = _Clock(), iter("ABCDEFGH")
+    broker = MemoryBroker(monotonic=clock, new_epoch=lambda: next(epochs))
+    broker.start(_Receiver())
+    return broker, clock
+
+
+def _publish(broker: MemoryBroker, channel: str, key: str = "") -> Published:
+    options = PublishOptions(stream=STREAM, idempotency_key=key)
+    return broker.publish(channel, Publication(), accepted_at_s=1.0, options=options).result()
+
+
+def _offsets(broker: MemoryBroker, channel: str) -> tuple[str, int, list[int]]:
+    page = broker.history(channel, ALL, meta_ttl_s=600.0).result()
+    return page.position.epoch, page.position.offset, [each.offset for each in page.publications]
+
+
+def test_publications_go_first_and_the_position_goes_with_its_meta() -> None:
+    broker, clock = _streaming()
+    _publish(broker, "a")
+    clock.now_s += 60
+    assert _offsets(broker, "a") == ("A", 1, [])
+    clock.now_s += 599
+    assert _offsets(broker, "a") == ("A", 1, []), "a read keeps the position"
+    clock.now_s += 600
+    assert _offsets(broker, "a") == ("B", 0, [])
+    assert _publish(broker, "a").position == StreamPosition(1, "B")
+
+
+def test_a_key_is_forgotten_after_its_window() -> None:
+    broker, clock = _streaming()
+    _publish(broker, "a", "k")
+    clock.now_s += 299
+    assert _publish(broker, "a", "k").is_suppressed
+    clock.now_s += 1
+    assert _publish(broker, "a", "k") == Published(StreamPosition(2, "A"))
+
+
+def test_streams_and_keys_of_the_past_are_let_go() -> None:
+    """10,000 channels that are used once each do not stay; whoever publishes next sweeps a few."""
+    broker, clock = _streaming()
+    epochs = iter(range(20_000))
+    broker._new_epoch = lambda: str(next(epochs))  # noqa: SLF001
+    for number in range(10_000):
+        _publish(broker, f"channel {number}", f"key {number}")
+        clock.now_s += 1
+    # What is left are streams of the last 600 s and keys of the last 300 s, and a few that were not swept yet.
+    assert len(broker._streams) <= 700  # noqa: SLF001
+    assert len(broker._results) <= 400  # noqa: SLF001
+    assert len(broker._expiries) <= 1100  # noqa: SLF001
