@@ -199,7 +199,7 @@ class Node:
     def _make_broker(self) -> Broker:
         match self.config.broker.type:
             case BrokerType.MEMORY:
-                return MemoryBroker()
+                return MemoryBroker(monotonic=self._clock.monotonic)
 
     def _make_services(self, broker: Broker, spawn: Any) -> Services:
         client, channel = self.config.client, self.config.channel
@@ -228,6 +228,7 @@ class Node:
             subscription_tokens=subscription_tokens,
             hub=self.hub,
             interest=Interest(broker),
+            broker=broker,
             publisher=Publisher(
                 broker,
                 self.counts,

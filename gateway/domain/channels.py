@@ -7,9 +7,11 @@ from typing import Annotated, Final, Self
 import msgspec
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.domain.recovery import RecoveryMode
+from gateway.domain.stream import StreamOptions
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
-from gateway.settings import Settings, Size, one_of
+from gateway.settings import Limit, Seconds, Settings, Size, one_of
 
 _NAMESPACE_NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
 NO_NAMESPACE: Final = ""
@@ -55,6 +57,30 @@ class ChannelOptions(Settings):
     publication_data_format: Annotated[DataFormat, one_of(DataFormat)] = DataFormat.VALID_JSON
     """Empty or `json`: any JSON value; `json_object`; `binary`: any bytes; `any`: unchecked, so that a publication
     which is no JSON disconnects JSON subscribers with 3506, as the reference does."""
+    history_size: Limit = 0
+    """Publications that the channel's stream keeps; with `history_ttl`, or not at all."""
+    history_ttl_s: Seconds = 0.0
+    """How long they are kept after the last publish."""
+    history_meta_ttl_s: Seconds = 0.0
+    """How long offset and epoch are kept after the last publish or read; 0: `channel.history_meta_ttl`."""
+    force_positioning: bool = False
+    """Track the position of every subscriber."""
+    allow_positioning: bool = False
+    """Track it for those who ask."""
+    force_recovery: bool = False
+    """Let every subscriber recover what it missed; needs history."""
+    allow_recovery: bool = False
+    """Let those recover who ask."""
+    force_recovery_mode: Annotated[RecoveryMode, one_of(RecoveryMode)] = RecoveryMode.STREAM
+    """`stream`: all that was missed; `cache`: the latest publication alone."""
+    auto_cache_recover: bool = False
+    """Give the latest publication to every new subscriber; needs `force_recovery` in mode `cache`."""
+    allow_history_for_client: bool = False
+    """Let clients read the history, subscribed or not."""
+    allow_history_for_subscriber: bool = False
+    """Let clients read the history while they are subscribed."""
+    allow_history_for_anonymous: bool = False
+    """Extend those two to anonymous clients."""
     handler: str = ""
     """Plain protocol: answer each message with this function (entry point `gateway.handlers`) instead of publishing."""
     processors: list[str] = Field(default=[])
@@ -72,6 +98,21 @@ class ChannelOptions(Settings):
                 f"processors read JSON, so they can't be combined with publication_data_format "
                 f"{self.publication_data_format.value!r}"
             )
+            raise ValueError(message)
+        if bool(self.history_size) != bool(self.history_ttl_s):
+            message = "history_size and history_ttl belong together: set both, or none"
+            raise ValueError(message)
+        if self.history_meta_ttl_s and self.history_meta_ttl_s < self.history_ttl_s:
+            message = "history_meta_ttl must not be shorter than history_ttl"
+            raise ValueError(message)
+        if self.history_ttl_s % 1 or self.history_meta_ttl_s % 1:
+            message = "history_ttl and history_meta_ttl are whole seconds"
+            raise ValueError(message)
+        if (self.force_recovery or self.allow_recovery) and not self.history_size:
+            message = "force_recovery and allow_recovery need history_size and history_ttl"
+            raise ValueError(message)
+        if self.auto_cache_recover and not (self.force_recovery and self.force_recovery_mode is RecoveryMode.CACHE):
+            message = 'auto_cache_recover needs force_recovery = true and force_recovery_mode = "cache"'
             raise ValueError(message)
         if self.handler and self.processors:
             message = "handler and processors exclude each other: what a handler answers is not published"
@@ -91,6 +132,8 @@ class ChannelSettings(Settings):
 
     max_length: Size = 255
     """Longest channel name that a client may use, in bytes (error 107 beyond)."""
+    history_meta_ttl_s: Annotated[Seconds, Field(gt=0)] = 2592000.0
+    """How long a stream's offset and epoch are kept, where a namespace does not say."""
     namespace_boundary: Annotated[str, Field(min_length=1, max_length=1)] = ":"
     """What ends the namespace in a channel name."""
     private_prefix: Annotated[str, Field(min_length=1, max_length=1)] = "$"
@@ -125,6 +168,10 @@ class Channel(msgspec.Struct, frozen=True, gc=False):
     namespace: str
     options: ChannelOptions
     is_private: bool
+    stream: StreamOptions | None
+    """How its stream is kept; `None` for a channel without history."""
+    meta_ttl_s: float
+    """How long its position is kept."""
     users: tuple[str, ...] | None
     """The users that a user-limited channel is for; `None` for every other channel."""
     is_well_formed: bool
@@ -180,6 +227,7 @@ class Channels:
         if options.allow_user_limited_channels and settings.user_boundary in local:
             listed = local.rpartition(settings.user_boundary)[2]
             users = tuple(listed.split(settings.user_separator))
+        meta_ttl_s = options.history_meta_ttl_s or settings.history_meta_ttl_s
         pattern = self._patterns.get(namespace)
         is_well_formed = len(name.encode(errors="surrogatepass")) <= settings.max_length and (
             pattern.search(local) is not None if pattern else name.isascii() and name.isprintable()
@@ -189,6 +237,14 @@ class Channels:
             namespace=namespace,
             options=options,
             is_private=is_private,
+            stream=_stream_options(options, meta_ttl_s) if options.history_size else None,
+            meta_ttl_s=meta_ttl_s,
             users=users,
             is_well_formed=is_well_formed,
         )
+
+
+def _stream_options(options: ChannelOptions, meta_ttl_s: float) -> StreamOptions:
+    return StreamOptions(
+        size=options.history_size, ttl_s=options.history_ttl_s, meta_ttl_s=max(meta_ttl_s, options.history_ttl_s)
+    )

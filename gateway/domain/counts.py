@@ -54,6 +54,8 @@ class Counts:
     """Connections whose client became known, by kind: `user` or `anonymous`."""
     subscribed: Counter[str] = field(default_factory=Counter)
     """Subscriptions that were made, server-side ones included, by namespace."""
+    recoveries: Counter[str] = field(default_factory=Counter)
+    """Subscriptions that asked to recover, by whether they did: `yes` or `no`."""
     disconnects: Counter[int] = field(default_factory=Counter)
     """By the code that the server closed with."""
     closes_by_peer: int = 0

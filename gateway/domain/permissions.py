@@ -27,3 +27,10 @@ def refuse_publish(channel: Channel, user: str, *, is_subscribed: bool, is_insec
     allowed = options.allow_publish_for_client or (options.allow_publish_for_subscriber and is_subscribed)
     allowed = allowed and (bool(user) or options.allow_publish_for_anonymous)
     return None if allowed or is_insecure else codes.PERMISSION_DENIED
+
+
+def may_read_history(channel: Channel, user: str, *, is_subscribed: bool, is_insecure: bool) -> bool:
+    """Decide whether *user* may read what the channel keeps (protocol.md 3.5); whether it keeps anything is apart."""
+    options = channel.options
+    allowed = options.allow_history_for_client or (options.allow_history_for_subscriber and is_subscribed)
+    return is_insecure or (allowed and (bool(user) or options.allow_history_for_anonymous))

@@ -48,6 +48,10 @@ class SessionSettings(Settings):
     """How long after its expiry a subscription may still be refreshed (unsubscribe 2501)."""
     channel_limit: Size = 128
     """Subscriptions of one connection, server-side ones included (error 106, disconnect 3505)."""
+    history_max_publication_limit: Size = 300
+    """Publications in one history reply."""
+    recovery_max_publication_limit: Size = 300
+    """Publications that a subscriber may have missed and still recover."""
     command_rate: Limit = 300
     """Commands a second that one connection may send (error 111; far over it disconnect 3013; 0: no limit)."""
     command_burst: Size = 600

@@ -15,13 +15,13 @@ from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State
 from gateway.messaging.connecting import connect, refresh
 from gateway.messaging.conversation import Conversation, Services, Transport
+from gateway.messaging.history import history
 from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
     Command,
-    HistoryRequest,
     PresenceRequest,
     PresenceStatsRequest,
     PublishRequest,
@@ -79,7 +79,7 @@ class ClientConversation(Conversation):
         """Take a sign of life, ahead of commands that wait: the client is not slow because a broker is."""
         if self.session.state is State.OPENED:
             self.disconnect(codes.PROTOCOL_VIOLATED)  # the first command must be connect (3.1)
-        elif self.session.state is not State.REFUSED and not self.has_gone:
+        elif self.session.state is not State.REFUSED and not self.has_gone():
             violation = self.session.pong()
             if violation is not None:
                 self.disconnect(violation)
@@ -191,7 +191,7 @@ class ClientConversation(Conversation):
 
     def _answer(self, command_id: int, method: str, answer: Answer) -> None:
         """Tell the client what became of its command; in the same turn, so that no publication overtakes the reply."""
-        if self.has_gone or answer is None:
+        if self.has_gone() or answer is None:
             return
         if isinstance(answer, Disconnect):
             self.disconnect(answer)
@@ -261,7 +261,7 @@ class ClientConversation(Conversation):
                 self._replies.append(self.variant.codec.published(command_id))
         if not self._publishes:
             self._publishes = None
-        if not self.has_gone:
+        if not self.has_gone():
             self._flush()
             self._regulate()
 
@@ -295,9 +295,7 @@ def _rpc(_client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode:
     return RPCResult() if request.method == "ping" else codes.METHOD_NOT_FOUND
 
 
-def _not_available(
-    client: Conversation, request: PresenceRequest | PresenceStatsRequest | HistoryRequest
-) -> ErrorCode | Disconnect:
+def _not_available(client: Conversation, request: PresenceRequest | PresenceStatsRequest) -> ErrorCode | Disconnect:
     """Answer for a feature that no namespace here has."""
     if not request.channel:
         return codes.PROTOCOL_VIOLATED
@@ -313,7 +311,7 @@ _METHODS: Final[tuple[tuple[str, Callable[[Conversation, Any], Answer | Coroutin
     ("unsubscribe", unsubscribe),
     ("presence", _not_available),
     ("presence_stats", _not_available),
-    ("history", _not_available),
+    ("history", history),
     ("rpc", _rpc),
     ("send", _send),
     ("refresh", refresh),

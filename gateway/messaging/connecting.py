@@ -6,10 +6,18 @@ from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import ttl
 from gateway.messaging.conversation import Conversation
+from gateway.messaging.history import follow
 from gateway.messaging.subscribing import new_subscription
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
-from gateway.protocol.messages import ConnectRequest, ConnectResult, RefreshRequest, RefreshResult, SubscribeResult
+from gateway.protocol.messages import (
+    ConnectRequest,
+    ConnectResult,
+    RefreshRequest,
+    RefreshResult,
+    SubscribeRequest,
+    SubscribeResult,
+)
 
 
 async def connect(client: Conversation, request: ConnectRequest) -> ConnectResult | ErrorCode | Disconnect | None:
@@ -24,12 +32,21 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     if not isinstance(identity, Identity):
         return identity
     # Filed before anything is awaited, so that a user's connections that come together are all counted.
-    if client.has_gone or not client.admit(identity):
+    if client.has_gone() or not client.admit(identity):
         return None
     wanted = _server_side(client, request, identity)
     if not isinstance(wanted, list):
         return wanted
-    if not await client.acquire([channel.name for channel, _ in wanted]):
+    names = [channel.name for channel, _ in wanted]
+    if not await client.acquire(names):
+        return None
+    try:
+        subs = await _follow_all(client, request, wanted)
+    except BaseException:
+        services.interest.release(*names)
+        raise
+    if client.has_gone():
+        services.interest.release(*names)
         return None
     unix_s = services.unix()
     session.accept(identity, now_s=services.monotonic(), unix_s=unix_s, random=services.random())
@@ -44,11 +61,27 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
         version=services.version,
         expires=bool(identity.expires_at_s),
         ttl=ttl(identity.expires_at_s, unix_s=unix_s),
-        subs={channel.name: SubscribeResult(data=grant.data) for channel, grant in wanted},
+        subs=subs,
         ping=max(round(settings.ping_interval_s), 1) if pings else 0,
         pong=bool(settings.pong_timeout_s) and pings,
         time=int(unix_s * 1000) if services.includes_server_time else 0,
     )
+
+
+async def _follow_all(
+    client: Conversation, request: ConnectRequest, wanted: list[tuple[Channel, Grant]]
+) -> dict[str, SubscribeResult]:
+    """Read where each server-side subscription begins, and what it missed since the position that the client told."""
+    subs: dict[str, SubscribeResult] = {}
+    for channel, grant in wanted:
+        asked = request.subs.get(channel.name, SubscribeRequest())
+        asked.flag = 0  # a server-side subscription is not the client's to reject
+        result = await follow(client, channel, asked, grant.overrides)
+        if isinstance(result, ErrorCode):
+            raise AssertionError("only a client that rejects it gets an error")  # noqa: TRY004 - can't happen
+        result.data = grant.data
+        subs[channel.name] = result
+    return subs
 
 
 async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResult | Disconnect | None:
@@ -63,7 +96,7 @@ async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResul
         client.note_token_failure(refusal)
         has_expired = refusal.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
         return codes.CONNECTION_EXPIRED if has_expired else codes.INVALID_TOKEN
-    if client.has_gone:
+    if client.has_gone():
         return None
     if identity.user != session.user:
         return codes.INVALID_TOKEN

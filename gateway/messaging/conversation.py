@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
+from gateway.broker.contract import Broker
 from gateway.domain.channels import Channel, Channels, DataFormat
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
@@ -76,6 +77,7 @@ class Services:
     subscription_tokens: TokenVerifier
     hub: Hub
     interest: Interest
+    broker: Broker
     publisher: Publisher
     handlers: dict[str, Handler]
     connections: "Connections[Conversation]"
@@ -171,7 +173,6 @@ class Conversation(ABC):
         """Translate *disconnect* into the code that this kind of client is told."""
         return disconnect
 
-    @property
     def has_gone(self) -> bool:
         """Whether the connection has ended, which any await may have brought."""
         return self.session.state is State.CLOSED
@@ -220,7 +221,7 @@ class Conversation(ABC):
                 self._failed()
             self._is_busy = False
             follower = self._drain_line()
-            if not self.has_gone:
+            if not self.has_gone():
                 self._flush()  # what is ready does not wait for what follows, nor does a publication overtake it
             if follower is None:
                 break
@@ -229,7 +230,7 @@ class Conversation(ABC):
     def _drain_line(self) -> Coroutine[Any, Any, None] | None:
         """Carry out what waits in line, up to the next command that has to wait itself."""
         while self._line:
-            if self.has_gone:
+            if self.has_gone():
                 self._line.clear()
                 break
             try:
@@ -281,7 +282,7 @@ class Conversation(ABC):
     def tick(self) -> None:
         """Do what is due."""
         for action in self.session.tick(now_s=self.services.monotonic(), is_deaf=self.is_deaf):
-            if self.has_gone:
+            if self.has_gone():
                 break
             match action:
                 case SendPing():
@@ -290,7 +291,7 @@ class Conversation(ABC):
                     self._subscription_expired(channel)
                 case Disconnect():
                     self.disconnect(action)
-        if not self.has_gone:
+        if not self.has_gone():
             self.watch()
 
     # Who it is.
@@ -330,10 +331,9 @@ class Conversation(ABC):
         """
         interest = self.services.interest
         await interest.acquire(*channels)
-        if self.has_gone:
-            for channel in channels:
-                interest.release(channel)
-        return not self.has_gone
+        if self.has_gone():
+            interest.release(*channels)
+        return not self.has_gone()
 
     def enter(self, subscription: Subscription) -> None:
         """Deliver a channel that `acquire` has confirmed from now on."""
@@ -373,11 +373,11 @@ class Conversation(ABC):
 
     def disconnect(self, disconnect: Disconnect) -> None:
         """End the conversation from this side; a second time does nothing."""
-        if self.has_gone:
+        if self.has_gone():
             return
         if disconnect is not codes.SLOW:
             self._flush()
-            if self.session.state is State.CLOSED:  # the last replies found the transport full
+            if self.has_gone():  # the last replies found the transport full
                 return
         told = self._closing(disconnect)
         self.services.counts.disconnects[told.code] += 1
@@ -386,7 +386,7 @@ class Conversation(ABC):
 
     def closed(self, *, code: int, reason: str, by: str) -> None:
         """Take note of an end that `disconnect` did not bring about; *by* says who did."""
-        if self.has_gone:
+        if self.has_gone():
             return
         if by == "server":
             self.services.counts.disconnects[code] += 1

@@ -114,7 +114,7 @@ class PlainConversation(Conversation):
     # Messages.
 
     def _handle(self, command: "_Open | _Message") -> Coroutine[Any, Any, None] | None:
-        if self.has_gone:
+        if self.has_gone():
             return None
         if isinstance(command, _Open):
             return self._open()
@@ -180,7 +180,7 @@ class PlainConversation(Conversation):
         refusal = channel if isinstance(channel, ErrorCode) else self._refuse_channel(channel, identity)
         if refusal is not None or isinstance(channel, ErrorCode):
             return refusal
-        if self.has_gone or not self.admit(identity):
+        if self.has_gone() or not self.admit(identity):
             return None
         if channel.options.handler:
             self._handler = services.handlers[channel.options.handler]
@@ -224,7 +224,7 @@ class PlainConversation(Conversation):
             outcome.then(self._answer_publish)
 
     def _answer_publish(self, outcome: Outcome[Published]) -> None:
-        if outcome.error is not None and not self.has_gone:
+        if outcome.error is not None and not self.has_gone():
             self._refuse(codes.INTERNAL_ERROR)
 
     async def _call(self, handler: Handler, message: "_Message") -> None:
@@ -235,10 +235,10 @@ class PlainConversation(Conversation):
             answer = await handler(request)
         except Exception:
             self.services.log.exception("handler failed", client=self.session.client_id, channel=self._channel_name)
-            if not self.has_gone:
+            if not self.has_gone():
                 self._refuse(codes.INTERNAL_ERROR)
             return
-        if self.has_gone or answer is None:
+        if self.has_gone() or answer is None:
             return
         if isinstance(answer, str):
             self._write(self.variant.text(answer.encode()))

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.broker.contract import Broker, Published
+from gateway.broker.contract import DELIVERY_ONLY, Broker, Published, PublishOptions
 from gateway.broker.outcome import Outcome
 from gateway.domain.channels import Channel, DataFormat
 from gateway.domain.counts import Counts
@@ -61,13 +61,15 @@ class Publisher:
         self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None
     ) -> Outcome[Published] | ErrorCode:
         """Publish *data*, which `refuse` had nothing against, or say that a processor can't work on it."""
-        options = channel.options
-        if options.processors:
-            processors = [self._processors[name] for name in options.processors]
+        if channel.options.processors:
+            processors = [self._processors[name] for name in channel.options.processors]
             try:
                 data = run_processors(bytes(data), processors, unix_s=self._unix())
             except NotProcessableError:
                 return codes.BAD_REQUEST
         payload = data if isinstance(data, msgspec.Raw) else msgspec.Raw(data)
         self._counts.ledger(channel.namespace).published += 1
-        return self._broker.publish(channel.name, Publication(data=payload, info=info), accepted_at_s=self._monotonic())
+        options = DELIVERY_ONLY if channel.stream is None else PublishOptions(channel.stream)
+        return self._broker.publish(
+            channel.name, Publication(data=payload, info=info), accepted_at_s=self._monotonic(), options=options
+        )

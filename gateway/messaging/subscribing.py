@@ -6,6 +6,7 @@ from gateway.domain.identity import Grant
 from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import Subscription, monotonic_expiry, ttl
 from gateway.messaging.conversation import Conversation
+from gateway.messaging.history import follow
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
@@ -40,12 +41,23 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
             return denied
     if not client.can_carry(channel):
         return codes.NOT_AVAILABLE
-    if client.has_gone or not await client.acquire([channel.name]):
+    if client.has_gone() or not await client.acquire([channel.name]):
         return None
+    try:
+        result = await follow(client, channel, request, grant.overrides)
+    except BaseException:
+        services.interest.release(channel.name)
+        raise
+    if client.has_gone() or isinstance(result, ErrorCode):
+        services.interest.release(channel.name)
+        return None if client.has_gone() else result
+    # From the read of the stream to here nothing has waited (the broker in memory answers at once), so that no
+    # publication lies between what the reply tells and what is delivered from now on.
     client.enter(new_subscription(client, channel, grant, is_server_side=False))
-    return SubscribeResult(
-        expires=bool(grant.expires_at_s), ttl=ttl(grant.expires_at_s, unix_s=services.unix()), data=grant.data
-    )
+    result.expires = bool(grant.expires_at_s)
+    result.ttl = ttl(grant.expires_at_s, unix_s=services.unix())
+    result.data = grant.data
+    return result
 
 
 def unsubscribe(client: Conversation, request: UnsubscribeRequest) -> Empty | Disconnect:

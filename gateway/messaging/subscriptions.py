@@ -45,9 +45,10 @@ class Interest:
                 self._give_back(channel, entry)
             raise
 
-    def release(self, channel: str) -> None:
-        """Want *channel* no longer; when nobody here does, the broker is told."""
-        self._give_back(channel, self._entries[channel])
+    def release(self, *channels: str) -> None:
+        """Want *channels* no longer; when nobody here does, the broker is told."""
+        for channel in channels:
+            self._give_back(channel, self._entries[channel])
 
     def _hold(self, channel: str) -> _Entry:
         entry = self._entries.get(channel)

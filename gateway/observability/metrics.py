@@ -134,6 +134,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         CounterMetricFamily,
+        "gateway_recoveries",
+        "Subscriptions that asked to recover what they had missed.",
+        ("recovered",),
+        lambda counts, _: _by_label(counts.recoveries),
+    ),
+    Family(
+        CounterMetricFamily,
         "gateway_disconnects",
         "Connections that the server closed.",
         ("code",),

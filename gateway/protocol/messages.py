@@ -184,6 +184,14 @@ class ConnectResult(Struct, omit_defaults=True):
     time: int = 0
 
 
+class HistoryResult(Struct):
+    """A page of a stream and the stream's top, each written even when zero (2.1)."""
+
+    publications: list[Publication]
+    epoch: str
+    offset: int
+
+
 class Empty(Struct):
     """A result without fields; its key still has to be there, since SDKs look for it (2.1)."""
 
@@ -210,6 +218,7 @@ class Reply(Struct, omit_defaults=True):
     subscribe: SubscribeResult | None = None
     unsubscribe: Empty | None = None
     publish: Empty | None = None
+    history: HistoryResult | None = None
     rpc: RPCResult | None = None
     refresh: RefreshResult | None = None
     sub_refresh: RefreshResult | None = None

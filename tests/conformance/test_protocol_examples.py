@@ -1,4 +1,4 @@
-"""The numbered exchanges of protocol.md, section 9, as far as they need no history, presence, proxy or other transport.
+"""The numbered exchanges of protocol.md, section 9, as far as they need no presence, proxy or other transport.
 
 Each script is a table of lines:
 
@@ -9,7 +9,8 @@ Each script is a table of lines:
     A: B:       whose line it is; without it, A's
 
 `JWT(name)` stands for the token with the claims of that name. In what is received, client ids read `<A>`, `<B>` (in the
-order in which they connected) and the version text `V`. Pings are left out unless a script expects one, since a
+order in which they connected), the version text `V`, and epochs `<E1>`, `<E2>` in the order in which a script meets
+them; a line that is sent may name them. Pings are left out unless a script expects one, since a
 loaded machine may take longer over a script than a ping interval.
 """
 
@@ -30,9 +31,19 @@ from tests.support.nodes import SECRET, RunningNode, running_node
 
 DEADLINE_S: Final = 15.0
 _CLIENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_EPOCH: Final = re.compile(r'"epoch":"([A-Za-z]{8})"')
+_PUBLICATION: Final = re.compile(r"PUB\((\d+)(?:,(<E\d>))?\)")
 _VERSION: Final = re.compile(r'"version":"gateway [^"]+"')
 
 SUBSCRIBE = {"allow_subscribe_for_client": True}
+STREAM = {
+    **SUBSCRIBE,
+    "allow_publish_for_client": True,
+    "allow_history_for_subscriber": True,
+    "history_size": 5,
+    "history_ttl": "300s",
+    "force_recovery": True,
+}
 SETTINGS: dict[str, Any] = {
     "client": {
         "allow_anonymous_connect_without_token": False,
@@ -48,6 +59,18 @@ SETTINGS: dict[str, Any] = {
             {"name": "user", **SUBSCRIBE, "allow_user_limited_channels": True},
             {"name": "binary", **SUBSCRIBE, "publication_data_format": "binary"},
             {"name": "closed"},
+            {"name": "stream", **STREAM},
+            {"name": "off", **STREAM, "allow_history_for_subscriber": False, "allow_publish_for_client": False},
+            {
+                "name": "pos",
+                **STREAM,
+                "force_recovery": False,
+                "allow_positioning": True,
+                "allow_recovery": True,
+                "allow_history_for_subscriber": False,
+            },
+            {"name": "cache", **STREAM, "force_recovery_mode": "cache"},
+            {"name": "auto", **STREAM, "force_recovery_mode": "cache", "auto_cache_recover": True},
         ],
     },
 }
@@ -65,6 +88,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "numeric sub": {"sub": 42},
     "channel claim": {"sub": "42", "channel": "plain"},
     "nope": {"sub": "42", "channels": ["nope:x"]},
+    "server-side stream": {"sub": "42", "channels": ["stream:32"]},
     "server-side": {"sub": "42", "channels": ["chat:ss", "plain"]},
     "$chat:x": {"sub": "42", "channel": "$chat:x", "info": {"role": "admin"}, "data": {"hello": 1}},
     "$chat:x expired": {"sub": "42", "channel": "$chat:x", "exp": -1},
@@ -82,6 +106,17 @@ OPEN_EXPIRING = """
 → {"id":1,"connect":{"token":"JWT(exp)"}}
 ← {"id":1,"connect":{"client":"<A>","version":"V","expires":true,"ttl":100,"ping":5,"pong":true}}
 """
+
+
+def _published(channel: str, count: int) -> str:
+    """Connect A, who publishes `{"n": 1}` and on, without being subscribed."""
+    steps = [
+        f'→ {{"id":{100 + n},"publish":{{"channel":"{channel}","data":{{"n": {n}}}}}}}\n'
+        f'← {{"id":{100 + n},"publish":{{}}}}\n'
+        for n in range(1, count + 1)
+    ]
+    return OPEN + "".join(steps)
+
 
 EXAMPLES: dict[str, str] = {
     "1 connect": '→ {"id":1,"connect":{"token":"JWT(42)","name":"js"}}\n← ' + CONNECTED,
@@ -337,6 +372,126 @@ EXAMPLES: dict[str, str] = {
     "37 unknown command": OPEN + '→ {"id":2,"foo":{}}\n■ 3501 bad request',
     "37 request without channel": OPEN + '→ {"id":2,"subscribe":{}}\n■ 3501 bad request',
     "37 message above 64 KiB": OPEN + '→ {"id":2,"rpc":{"method":"' + "x" * 65536 + '"}}\n■ 1009',
+    "15 a publication of a stream; only offset 1 carries the epoch": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:15"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        → {"id":3,"publish":{"channel":"stream:15","data":{"text":"hi"}}}
+        ← {"id":3,"publish":{}}
+        ← {"push":{"channel":"stream:15","pub":{"data":{"text":"hi"},"info":{"user":"42","client":"<A>"},"offset":1,"epoch":"<E1>"}}}
+        → {"id":4,"publish":{"channel":"stream:15","data":{"t": "<b>&é"  , "n":1.0}}}
+        ← {"id":4,"publish":{}}
+        ← {"push":{"channel":"stream:15","pub":{"data":{"t": "<b>&é"  , "n":1.0},"info":{"user":"42","client":"<A>"},"offset":2}}}
+    """,
+    "19 history": _published("stream:19", 3)
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:19"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","offset":3,"positioned":true}}
+        → {"id":4,"history":{"channel":"stream:19"}}
+        ← {"id":4,"history":{"publications":[],"epoch":"<E1>","offset":3}}
+        → {"id":5,"history":{"channel":"stream:19","limit":2}}
+        ← {"id":5,"history":{"publications":[PUB(1,<E1>),PUB(2)],"epoch":"<E1>","offset":3}}
+        → {"id":6,"history":{"channel":"stream:19","limit":2,"reverse":true}}
+        ← {"id":6,"history":{"publications":[PUB(3),PUB(2)],"epoch":"<E1>","offset":3}}
+        → {"id":7,"history":{"channel":"stream:19","limit":10,"since":{"offset":1,"epoch":"<E1>"}}}
+        ← {"id":7,"history":{"publications":[PUB(2),PUB(3)],"epoch":"<E1>","offset":3}}
+        → {"id":8,"history":{"channel":"stream:19","limit":10,"since":{"offset":3,"epoch":"<E1>"},"reverse":true}}
+        ← {"id":8,"history":{"publications":[PUB(2),PUB(1,<E1>)],"epoch":"<E1>","offset":3}}
+        → {"id":9,"history":{"channel":"stream:19","limit":10,"since":{"offset":1,"epoch":"zzzz"}}}
+        ← {"id":9,"error":{"code":112,"message":"unrecoverable position"}}
+        → {"id":10,"history":{"channel":"stream:19","limit":1,"since":{},"reverse":true}}
+        ← {"id":10,"error":{"code":107,"message":"bad request"}}
+        → {"id":11,"history":{"channel":"stream:19","limit":-1}}
+        ← {"id":11,"history":{"publications":[PUB(1,<E1>),PUB(2),PUB(3)],"epoch":"<E1>","offset":3}}
+    """,
+    "19 history that is off, not allowed, or nowhere": OPEN
+    + """
+        → {"id":2,"history":{"channel":"plain","limit":1}}
+        ← {"id":2,"error":{"code":108,"message":"not available"}}
+        → {"id":3,"history":{"channel":"stream:not subscribed","limit":1}}
+        ← {"id":3,"error":{"code":103,"message":"permission denied"}}
+        → {"id":4,"history":{"channel":"nope:x","limit":1}}
+        ← {"id":4,"error":{"code":102,"message":"unknown channel"}}
+        → {"id":5,"subscribe":{"channel":"off:x"}}
+        ← {"id":5,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        → {"id":6,"history":{"channel":"off:x","limit":1}}
+        ← {"id":6,"error":{"code":103,"message":"permission denied"}}
+        → {"id":7,"history":{"limit":1}}
+        ■ 3501 bad request
+    """,
+    "20 recover: two missed; none missed; from 0": _published("stream:20", 3)
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:20","recover":true,"offset":1}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(2),PUB(3)],"recovered":true,"offset":1,"positioned":true,"was_recovering":true}}
+        → {"id":3,"unsubscribe":{"channel":"stream:20"}}
+        ← {"id":3,"unsubscribe":{}}
+        → {"id":4,"subscribe":{"channel":"stream:20","recover":true,"offset":3,"epoch":"<E1>"}}
+        ← {"id":4,"subscribe":{"recoverable":true,"epoch":"<E1>","recovered":true,"offset":3,"positioned":true,"was_recovering":true}}
+        → {"id":5,"unsubscribe":{"channel":"stream:20"}}
+        ← {"id":5,"unsubscribe":{}}
+        → {"id":6,"subscribe":{"channel":"stream:20","recover":true}}
+        ← {"id":6,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(1,<E1>),PUB(2),PUB(3)],"recovered":true,"positioned":true,"was_recovering":true}}
+    """,
+    "21 recover fails: wrong epoch, ahead of the top, with flag 2": _published("stream:21", 3)
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:21","recover":true,"offset":1,"epoch":"abcdefgh","flag":3}}
+        ← {"id":2,"error":{"code":112,"message":"unrecoverable position"}}
+        → {"id":3,"subscribe":{"channel":"stream:21","recover":true,"offset":1,"epoch":"abcdefgh"}}
+        ← {"id":3,"subscribe":{"recoverable":true,"epoch":"<E1>","offset":3,"positioned":true,"was_recovering":true}}
+        → {"id":4,"unsubscribe":{"channel":"stream:21"}}
+        ← {"id":4,"unsubscribe":{}}
+        → {"id":5,"subscribe":{"channel":"stream:21","recover":true,"offset":50,"epoch":"<E1>"}}
+        ← {"id":5,"subscribe":{"recoverable":true,"epoch":"<E1>","offset":3,"positioned":true,"was_recovering":true}}
+    """,
+    "22 history_size 5, top 9: offset 4 recovers, offset 3 does not": _published("stream:22", 9)
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:22","recover":true,"offset":3}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","offset":9,"positioned":true,"was_recovering":true}}
+        → {"id":3,"unsubscribe":{"channel":"stream:22"}}
+        ← {"id":3,"unsubscribe":{}}
+        → {"id":4,"subscribe":{"channel":"stream:22","recover":true,"offset":4,"epoch":"<E1>"}}
+        ← {"id":4,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(5),PUB(6),PUB(7),PUB(8),PUB(9)],"recovered":true,"offset":4,"positioned":true,"was_recovering":true}}
+    """,
+    "24 positioned and recoverable wishes; recover without recovery": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"pos:x","positioned":true}}
+        ← {"id":2,"subscribe":{"epoch":"<E1>","positioned":true}}
+        → {"id":3,"subscribe":{"channel":"pos:y","recoverable":true}}
+        ← {"id":3,"subscribe":{"recoverable":true,"epoch":"<E2>","positioned":true}}
+        → {"id":4,"subscribe":{"channel":"plain","recover":true,"offset":1,"epoch":"x","positioned":true}}
+        ← {"id":4,"subscribe":{"was_recovering":true}}
+        → {"id":5,"unsubscribe":{"channel":"plain"}}
+        ← {"id":5,"unsubscribe":{}}
+        → {"id":6,"subscribe":{"channel":"pos:z"}}
+        ← {"id":6,"subscribe":{}}
+    """,
+    "25 cache mode: no position; same state; empty stream": _published("cache:c", 2)
+    + """
+        → {"id":2,"subscribe":{"channel":"cache:c","recover":true}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(2)],"recovered":true,"positioned":true,"was_recovering":true}}
+        → {"id":3,"unsubscribe":{"channel":"cache:c"}}
+        ← {"id":3,"unsubscribe":{}}
+        → {"id":4,"subscribe":{"channel":"cache:c","recover":true,"offset":2,"epoch":"<E1>"}}
+        ← {"id":4,"subscribe":{"recoverable":true,"epoch":"<E1>","recovered":true,"offset":2,"positioned":true,"was_recovering":true}}
+        → {"id":5,"subscribe":{"channel":"cache:empty","recover":true}}
+        ← {"id":5,"subscribe":{"recoverable":true,"epoch":"<E2>","positioned":true,"was_recovering":true}}
+    """,
+    "3.6 auto_cache_recover gives the latest to everybody": _published("auto:c", 2)
+    + """
+        → {"id":2,"subscribe":{"channel":"auto:c"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(2)],"recovered":true,"positioned":true,"was_recovering":true}}
+    """,
+    "32 reconnect with positions: recovered; and with a wrong epoch": """
+        → {"id":1,"connect":{"token":"JWT(server-side stream)"}}
+        ← {"id":1,"connect":{"client":"<A>","version":"V","subs":{"stream:32":{"recoverable":true,"epoch":"<E1>","positioned":true}},"ping":5,"pong":true}}
+        → {"id":2,"publish":{"channel":"stream:32","data":{"n": 1}}}
+        ← {"id":2,"publish":{}}
+        ← {"push":{"channel":"stream:32","pub":PUB(1,<E1>)}}
+        B: → {"id":1,"connect":{"token":"JWT(server-side stream)","subs":{"stream:32":{"recover":true,"epoch":"<E1>"}}}}
+        B: ← {"id":1,"connect":{"client":"<B>","version":"V","subs":{"stream:32":{"recoverable":true,"epoch":"<E1>","publications":[PUB(1,<E1>)],"recovered":true,"positioned":true,"was_recovering":true}},"ping":5,"pong":true}}
+        C: → {"id":1,"connect":{"token":"JWT(server-side stream)","subs":{"stream:32":{"recover":true,"epoch":"x"}}}}
+        C: ← {"id":1,"connect":{"client":"<C>","version":"V","subs":{"stream:32":{"recoverable":true,"epoch":"<E1>","offset":1,"positioned":true,"was_recovering":true}},"ping":5,"pong":true}}
+    """,
     "3.1 a second connect": OPEN + '→ {"id":2,"connect":{"token":"JWT(42)"}}\n■ 3501 bad request',
     "3.1 no connect in time": """
         + 10
@@ -370,6 +525,7 @@ class _Player:
         self._sockets: dict[str, ClientConnection] = {}
         self._ids: dict[str, str] = {}
         self._lines: dict[str, list[str]] = {}
+        self._epochs: list[str] = []
 
     async def play(self, script: str) -> None:
         for who, what, text in _steps(script):
@@ -380,7 +536,7 @@ class _Player:
                     commands = [self._with_tokens(each.strip(" ")) for each in text.split("‖")]
                     await self._sockets[who].send("\n".join(commands))
                 case "←":
-                    assert await self._receive(who, wants_ping=text == "{}") == text
+                    assert await self._receive(who, wants_ping=text == "{}") == _with_publications(text)
                 case "■":
                     code, _, reason = text.partition(" ")
                     assert await self._closed(who) == (int(code), reason)
@@ -418,9 +574,16 @@ class _Player:
             self._ids[who] = found[0]
         for name, client in self._ids.items():
             line = line.replace(client, f"<{name}>")
+        for epoch in _EPOCH.findall(line):
+            if epoch not in self._epochs:
+                self._epochs.append(epoch)
+        for number, epoch in enumerate(self._epochs, 1):
+            line = line.replace(epoch, f"<E{number}>")
         return _VERSION.sub('"version":"V"', line)
 
     def _with_tokens(self, line: str) -> str:
+        for number, epoch in enumerate(self._epochs, 1):
+            line = line.replace(f"<E{number}>", epoch)
         return re.sub(r"(JWT|FORGED)\(([^)]*)\)", lambda found: self._token(found[2], forged=found[1] != "JWT"), line)
 
     def _token(self, name: str, *, forged: bool) -> str:
@@ -429,10 +592,20 @@ class _Player:
         return jwt.encode(claims, SECRET[::-1] if forged else SECRET, algorithm="HS256")
 
 
+def _with_publications(line: str) -> str:
+    """Write out `PUB(2)`: what A published as number 2, at that offset; with its epoch where that is given."""
+
+    def written(found: re.Match[str]) -> str:
+        number, epoch = found[1], f',"epoch":"{found[2]}"' if found[2] else ""
+        return f'{{"data":{{"n": {number}}},"info":{{"user":"42","client":"<A>"}},"offset":{number}{epoch}}}'
+
+    return _PUBLICATION.sub(written, line)
+
+
 def _steps(script: str) -> Iterator[tuple[str, str, str]]:
     """Cut a script into (client, what, text)."""
     for line in script.splitlines():
-        found = re.fullmatch(r"\s*(?:([AB]): )?([→←■+]) ?(.*)", line)
+        found = re.fullmatch(r"\s*(?:([ABC]): )?([→←■+]) ?(.*)", line)
         if found:
             yield found[1] or "A", found[2], found[3]
         else:

@@ -4,6 +4,7 @@ Spawned commands run in the test's own loop. `House.settle` lets everything run 
 """
 
 import asyncio
+import functools
 import io
 import itertools
 import json
@@ -16,7 +17,7 @@ import jwt
 import msgspec
 
 from gateway.auth.tokens import TokenVerifier
-from gateway.broker.contract import BrokerError, Published
+from gateway.broker.contract import DELIVERY_ONLY, BrokerError, Published, PublishOptions
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.outcome import Outcome
 from gateway.config import load, merge
@@ -93,12 +94,12 @@ class ManualBroker(MemoryBroker):
         self.waiting: deque[tuple[str, Callable[[BrokerError | None], None]]] = deque()
         self.calls: list[tuple[str, str]] = []
 
-    def publish(self, channel: str, publication: Publication, *, accepted_at_s: float) -> Outcome[Published]:
+    def publish(
+        self, channel: str, publication: Publication, *, accepted_at_s: float, options: PublishOptions = DELIVERY_ONLY
+    ) -> Outcome[Published]:
         self.calls.append(("publish", channel))
-        if "publish" not in self.held:
-            return super().publish(channel, publication, accepted_at_s=accepted_at_s)
-        publish = super().publish
-        return self._hold(channel, lambda: publish(channel, publication, accepted_at_s=accepted_at_s))
+        publish = functools.partial(super().publish, channel, publication, accepted_at_s=accepted_at_s, options=options)
+        return self._hold(channel, publish) if "publish" in self.held else publish()
 
     def subscribe(self, channel: str) -> Outcome[None]:
         self.calls.append(("subscribe", channel))
@@ -317,6 +318,7 @@ class House:
             subscription_tokens=verifier,
             hub=self.hub,
             interest=Interest(broker),
+            broker=broker,
             publisher=Publisher(
                 broker,
                 self.counts,
