@@ -260,9 +260,9 @@ class Node:
         config = self.config
         paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
 
-        def refused(reason: str) -> None:
+        def refused(reason: str, status: int) -> None:
             self.counts.connections_refused[reason] += 1
-            self._log.info("refused", reason=reason)
+            self._log.info("refused", reason=reason, status=status)
 
         public = Listener(
             self._public_socket,

@@ -7,16 +7,18 @@ or no, and clients get a temporary error instead of a final one.
 """
 
 import asyncio
+import contextlib
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from http.client import HTTPException, HTTPMessage
-from typing import IO, Final, Never
+from typing import IO, Any, Final, Never
 
 import jwt
 import msgspec
 
-from gateway.auth.keys import Key, KeysUnavailableError, UnsuitableKeyError, jwk_key
+from gateway.auth.keys import HMAC_ALGORITHMS, Key, KeysUnavailableError, jwk_key
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 
@@ -41,10 +43,12 @@ class KeySet:
 
     async def keys_for(self, *, algorithm: str, key_id: str, now_s: float) -> list[Key]:
         """Return the suitable keys; see `KeySource.keys_for`."""
+        if algorithm in HMAC_ALGORITHMS:
+            return []  # a public document holds no secrets
         found = self._suitable(algorithm, key_id)
         is_old = now_s - self._fetched_at_s >= self._lifetime_s
         if (not found or is_old) and self._may_fetch(now_s):
-            await self._refresh(now_s)
+            await asyncio.shield(self._refresh(now_s))  # one caller's cancel harms no other
             found = self._suitable(algorithm, key_id)
         if self._keys is None:
             raise KeysUnavailableError("the key set could not be fetched yet")
@@ -55,15 +59,16 @@ class KeySet:
         return [key for key in keys if key.key_id == key_id] if key_id else keys
 
     def _may_fetch(self, now_s: float) -> bool:
-        return self._fetching is not None or now_s - self._tried_at_s >= self._refresh_interval_s
+        # The distance, not the difference: a clock that was set back must not stop fetching.
+        return self._fetching is not None or abs(now_s - self._tried_at_s) >= self._refresh_interval_s
 
-    async def _refresh(self, now_s: float) -> None:
-        """Fetch, or join the fetch that is under way; one caller's cancel harms no other."""
+    def _refresh(self, now_s: float) -> asyncio.Task[None]:
+        """Fetch, or join the fetch that is under way."""
         if self._fetching is None:
             self._tried_at_s = now_s
             self._fetching = asyncio.create_task(self._fetch_keys(now_s), name="key set")
             self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     def _fetched(self, _task: asyncio.Task[None]) -> None:
         self._fetching = None
@@ -83,31 +88,39 @@ def read_key_set(document: bytes) -> list[Key]:
         ValueError: if it is no key set.
     """
     try:
-        entries = msgspec.json.decode(document, type=dict[str, list[dict[str, object]]])["keys"]
+        entries = msgspec.json.decode(document, type=dict[str, Any])["keys"]
     except (msgspec.MsgspecError, KeyError, RecursionError):
-        raise ValueError("not a JSON Web Key Set") from None
+        entries = None
+    if not isinstance(entries, list):
+        raise ValueError("not a JSON Web Key Set")  # noqa: TRY004 - the document is wrong, not the caller
     keys = []
     for entry in entries:
-        try:
+        # RFC 7517 5: entries that are not understood, or out of range, SHOULD be ignored. PyJWT tells them by whatever
+        # its parsers run into, and one odd entry must not take the others down.
+        with contextlib.suppress(Exception):
             keys.append(jwk_key(jwt.PyJWK(entry)))
-        except (jwt.PyJWTError, UnsuitableKeyError, ValueError, TypeError):
-            continue
     return keys
 
 
 def http_fetch(url: str, *, timeout_s: float) -> Fetch:
-    """Return a fetch of *url* in a thread: no redirects, at most `MAX_DOCUMENT_BYTES`."""
-    opener = urllib.request.build_opener(_NoRedirects)
+    """Return a fetch of *url* in a thread: no redirects, no proxies, at most `MAX_DOCUMENT_BYTES` and *timeout_s*."""
+    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
 
     def get() -> bytes:
+        deadline_s = time.monotonic() + timeout_s
+        document = bytearray()
         try:
             with opener.open(url, timeout=timeout_s) as response:
-                document: bytes = response.read(MAX_DOCUMENT_BYTES + 1)
+                while chunk := response.read1(65536):
+                    document += chunk
+                    if len(document) > MAX_DOCUMENT_BYTES:
+                        raise OSError(f"the key set is larger than {MAX_DOCUMENT_BYTES} bytes")
+                    # urllib's time-out is for each read, and an endpoint that dribbles keeps within it for ever.
+                    if time.monotonic() > deadline_s:
+                        raise TimeoutError("the key set did not arrive in time")
         except HTTPException as error:
             raise OSError(str(error)) from error
-        if len(document) > MAX_DOCUMENT_BYTES:
-            raise OSError(f"the key set is larger than {MAX_DOCUMENT_BYTES} bytes")
-        return document
+        return bytes(document)
 
     async def fetch() -> bytes:
         return await asyncio.to_thread(get)

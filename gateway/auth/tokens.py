@@ -46,6 +46,8 @@ warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
 _ALGORITHMS: Final = frozenset(
     (*HMAC_ALGORITHMS, *RSA_ALGORITHMS, *EDDSA_ALGORITHMS, *chain.from_iterable(ECDSA_ALGORITHMS.values()))
 )
+KEYS_UNAVAILABLE: Final = "keys_unavailable"
+"""The cause that says nothing about the token: it may be good, and a later try may succeed."""
 MAX_TOKEN_LENGTH: Final = 32768
 _PURE_CLAIM: Final = r"^[a-zA-Z0-9_.:/-]*$"
 
@@ -106,6 +108,9 @@ class TokenSettings(Settings):
 
     @model_validator(mode="after")
     def _read_keys(self) -> Self:
+        for name in ("hmac_secret_key", "hmac_previous_secret_key"):
+            if "-----BEGIN" in getattr(self, name):
+                raise ValueError(f"{name}: this is a key in PEM form, not a secret; public keys have keys of their own")
         for name, kind in _PUBLIC_KEYS.items():
             pem = getattr(self, name)
             if pem:
@@ -237,7 +242,7 @@ class TokenVerifier:
                     return self._decoded(token, key.material, [algorithm], invalid)
         if is_unavailable:
             # Whether the token is good can't be known, and 3500 is final: a temporary error lets the client come back.
-            _refuse(codes.INTERNAL_ERROR, "keys_unavailable")
+            _refuse(codes.INTERNAL_ERROR, KEYS_UNAVAILABLE)
         return _refuse(invalid, "signature" if has_key else "no_key")
 
     def _decoded(self, token: str, key: Any, algorithms: list[str], invalid: ErrorCode | Disconnect) -> dict[str, Any]:

@@ -17,11 +17,22 @@ class Verdict(Enum):
     FAR_OVER = auto()
 
 
+# Looking a member up on its enum costs as much as a call, and this one is answered to every command.
+_WITHIN: Final = Verdict.WITHIN
+
+
 class RateLimit(msgspec.Struct, frozen=True, gc=False):
-    """*rate* commands a second with a burst of *burst*; a rate of 0 is no limit."""
+    """*rate* commands a second with a burst of *burst*; both at least 1."""
 
     rate: float
     burst: int
+    interval_s: float = 0.0
+    burst_s: float = 0.0
+    """How far ahead of the clock a bucket may be: what *burst* commands take. Both follow from rate and burst."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "interval_s", 1.0 / self.rate)
+        msgspec.structs.force_setattr(self, "burst_s", (self.burst + _SLACK) / self.rate)
 
 
 class TokenBucket:
@@ -37,24 +48,22 @@ class TokenBucket:
 
         A refused command counts too, down to one more burst: who goes on against the refusals ends up `FAR_OVER`.
         """
-        full_at_s, owed = self._after_one_more(limit, now_s)
-        if owed <= limit.burst + _SLACK:
+        full_at_s = self._full_at_s
+        full_at_s = max(full_at_s, now_s)
+        full_at_s += limit.interval_s
+        ahead_s = full_at_s - now_s
+        if ahead_s <= limit.burst_s:
             self._full_at_s = full_at_s
-            return Verdict.WITHIN
-        if owed <= 2 * limit.burst + _SLACK:
+            return _WITHIN
+        if ahead_s <= limit.burst_s + limit.burst * limit.interval_s:
             self._full_at_s = full_at_s
             return Verdict.OVER
         return Verdict.FAR_OVER
 
     def admit(self, limit: RateLimit, *, now_s: float) -> bool:
         """Take a token if there is one; who is refused costs those who come later nothing."""
-        full_at_s, owed = self._after_one_more(limit, now_s)
-        if owed > limit.burst + _SLACK:
+        full_at_s = max(self._full_at_s, now_s) + limit.interval_s
+        if full_at_s - now_s > limit.burst_s:
             return False
         self._full_at_s = full_at_s
         return True
-
-    def _after_one_more(self, limit: RateLimit, now_s: float) -> tuple[float, float]:
-        """Return when the bucket would be full again, and how many tokens it would lack."""
-        full_at_s = max(self._full_at_s, now_s) + 1.0 / limit.rate
-        return full_at_s, (full_at_s - now_s) * limit.rate

@@ -121,7 +121,7 @@ class ClientConversation(Conversation):
             return self._handle_first(command) if self.session.state is State.OPENED else None
         rate_limit = self.services.rate_limit
         if rate_limit is not None and command.id:
-            verdict = self.over_rate(rate_limit)
+            verdict = self.session.bucket.take(rate_limit, now_s=self.services.monotonic())
             if verdict is not _WITHIN:
                 self._refuse_rate(command, verdict)
                 return None
@@ -146,6 +146,7 @@ class ClientConversation(Conversation):
         return self._answer_later(command.id, "connect", connect(self, command.connect))
 
     def _refuse_rate(self, command: Command, verdict: Verdict) -> None:
+        self.note_rate_exceeded()
         if verdict is Verdict.FAR_OVER:
             self.disconnect(codes.RATE_EXCEEDED)
         elif command.send is None:

@@ -1,6 +1,6 @@
 """connect and refresh: who a client is, and until when (protocol.md 3.1, 3.3, 3.7, 5.2)."""
 
-from gateway.auth.tokens import TokenRefusedError
+from gateway.auth.tokens import KEYS_UNAVAILABLE, TokenRefusedError
 from gateway.domain.channels import Channel
 from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_subscribe
@@ -84,7 +84,7 @@ async def _follow_all(
     return subs
 
 
-async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResult | Disconnect | None:
+async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResult | ErrorCode | Disconnect | None:
     """Prolong the connection by a new token; everything but a fitting token ends it (3.7)."""
     services, session = client.services, client.session
     if not request.token:
@@ -94,6 +94,8 @@ async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResul
         identity = await services.connection_tokens.connection(request.token, unix_s=unix_s)
     except TokenRefusedError as refusal:
         client.note_token_failure(refusal)
+        if refusal.cause == KEYS_UNAVAILABLE:
+            return codes.INTERNAL_ERROR  # temporary: the client tries again, and its connection lives on
         has_expired = refusal.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
         return codes.CONNECTION_EXPIRED if has_expired else codes.INVALID_TOKEN
     if client.has_gone():

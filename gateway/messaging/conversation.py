@@ -21,7 +21,7 @@ from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub, Subscriber
 from gateway.domain.identity import Identity
-from gateway.domain.ratelimit import RateLimit, Verdict
+from gateway.domain.ratelimit import RateLimit
 from gateway.domain.session import SendPing, Session, SessionSettings, State, Subscription, SubscriptionExpired
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.handlers import Handler
@@ -265,12 +265,9 @@ class Conversation(ABC):
         self.services.log.exception("command failed", client=self.session.client_id)  # noqa: LOG004 - see above
         self.disconnect(codes.SERVER_ERROR)
 
-    def over_rate(self, limit: RateLimit) -> Verdict:
-        """Count one command against the connection's rate limit."""
-        verdict = self.session.bucket.take(limit, now_s=self.services.monotonic())
-        if verdict is not Verdict.WITHIN:
-            self.services.counts.limit_hits["command_rate"] += 1
-        return verdict
+    def note_rate_exceeded(self) -> None:
+        """Count a command that came too fast."""
+        self.services.counts.limit_hits["command_rate"] += 1
 
     # Time.
 

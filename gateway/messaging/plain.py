@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from gateway.auth.tokens import TokenRefusedError
+from gateway.auth.tokens import KEYS_UNAVAILABLE, TokenRefusedError
 from gateway.broker.contract import BrokerError, Published
 from gateway.broker.outcome import Outcome
 from gateway.domain.channels import Channel, DataFormat
@@ -35,6 +35,7 @@ AUTHENTICATION_TIMEOUT: Final = Disconnect(TRY_AGAIN_LATER, "authentication time
 TOKEN_MISSING: Final = Disconnect(POLICY_VIOLATION, "token missing")
 TOKEN_INVALID: Final = Disconnect(POLICY_VIOLATION, "token invalid")
 TOKEN_EXPIRED: Final = Disconnect(POLICY_VIOLATION, "token expired")
+UNAVAILABLE: Final = Disconnect(TRY_AGAIN_LATER, "token can't be checked now")
 RATE_LIMIT: Final = Disconnect(POLICY_VIOLATION, "rate limit")
 
 _TRANSLATED: Final = {
@@ -134,7 +135,9 @@ class PlainConversation(Conversation):
         return None
 
     def _is_within_rate(self, limit: RateLimit) -> bool:
-        verdict = self.over_rate(limit)
+        verdict = self.session.bucket.take(limit, now_s=self.services.monotonic())
+        if verdict is not Verdict.WITHIN:
+            self.note_rate_exceeded()
         if verdict is Verdict.FAR_OVER:
             self.disconnect(RATE_LIMIT)
         elif verdict is Verdict.OVER:
@@ -163,6 +166,9 @@ class PlainConversation(Conversation):
             identity = await services.connection_tokens.connection(token, unix_s=services.unix())
         except TokenRefusedError as error:
             self.note_token_failure(error)
+            if error.cause == KEYS_UNAVAILABLE:
+                self.disconnect(UNAVAILABLE)
+                return
             has_expired = error.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
             self.disconnect(TOKEN_EXPIRED if has_expired else TOKEN_INVALID)
             return

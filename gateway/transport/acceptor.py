@@ -107,7 +107,8 @@ class Gate:
         self._services = services
         self._variants = variants
         self._bucket = TokenBucket()
-        self._rate = RateLimit(admission.connection_rate_limit, admission.connection_rate_limit)
+        limit = admission.connection_rate_limit
+        self._rate = RateLimit(limit, limit) if limit else None
         self._origins = [re.compile(translate(glob.lower().replace("[", "[[]"))) for glob in admission.allowed_origins]
         self.is_open = True
         """False once the node drains: new connections are refused with 503."""
@@ -202,7 +203,7 @@ class Gate:
         limit = self._admission.connection_limit
         if limit and len(self._services.connections) >= limit:
             return "connection_limit"
-        if self._rate.rate and not self._bucket.admit(self._rate, now_s=self._services.monotonic()):
+        if self._rate is not None and not self._bucket.admit(self._rate, now_s=self._services.monotonic()):
             return "connection_rate_limit"
         return None
 

@@ -1,16 +1,21 @@
 """uvicorn's HTTP protocol with two guards that it lacks: a limit on the request head's size, and one on its time.
 
-Without them a client could open sockets that never finish a request, or send headers that never end.
+Without them a client could open sockets that never finish a request, or send headers that never end. While no response
+is under way, whatever a client sends has to become a complete head in time; uvicorn's own timer only covers silence.
 """
 
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.settings import Seconds, Settings, Size
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_LINGER_S: Final = 5.0
+"""How long a refused client may take to read why, before the socket is cut."""
 
 
 class RequestHeadSettings(Settings):
@@ -23,15 +28,18 @@ class RequestHeadSettings(Settings):
 
 
 class GuardedHTTPProtocol(HttpToolsProtocol):
-    """Cuts clients whose request head is slow or boundless; *refused* is told the reason."""
+    """Cuts clients whose request head is slow or boundless; *refused* is told the reason and the status."""
 
-    def __init__(self, *, head: RequestHeadSettings, refused: Callable[[str], None], **uvicorns_own: Any) -> None:
+    def __init__(self, *, head: RequestHeadSettings, refused: Callable[[str, int], None], **uvicorns_own: Any) -> None:
         super().__init__(**uvicorns_own)
         self._settings = head
         self._refused = refused
+        self._is_refused = False
         self._is_in_head = True
-        self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # of the head that is not complete yet, as read
+        self._head_tail = b""  # its last bytes, in which its end may have begun
+        self._parsed_bytes = 0  # of the head that is being parsed, as far as its parts are known
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn types it
         """Begin to wait for the first head."""
@@ -44,44 +52,74 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head that is not complete yet."""
-        if self._is_in_head:
-            end = data.find(b"\r\n\r\n")
-            self._head_bytes += len(data) if end < 0 else end + 4
-            if self._head_bytes > self._settings.head_size_limit:
-                self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
-                return
+        """Count what belongs to a head that is not complete yet, and time it."""
+        if self._is_refused:
+            return
+        cycle: Any = self.cycle  # None before the first request, which uvicorn's annotation leaves out
+        if self._timer is None and (cycle is None or cycle.response_complete):
+            self._start_timer()
+        if self._is_in_head and not self._fits_head(data):
+            self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
+            return
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """Begin to wait for a further head of a kept-alive connection; its idle time is uvicorn's affair."""
+        """Begin to measure a head part by part: several may come in one read."""
+        self._parsed_bytes = 0
         super().on_message_begin()
-        if self._head_timer is None:
-            self._start_timer()
+
+    def on_url(self, url: bytes) -> None:
+        """Measure the request line."""
+        self._parsed_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Measure a header."""
+        self._parsed_bytes += len(name) + len(value) + len(b": \r\n")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop waiting."""
         self._is_in_head = False
         self._stop_timer()
+        if self._is_refused:
+            return
+        size = self._parsed_bytes + len(self.parser.get_method()) + len(b"  HTTP/1.1\r\n\r\n")
+        if size > self._settings.head_size_limit:
+            self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
+            return
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, unless nobody is there to read it."""
+        if not self._is_refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """What comes next is the head of another request."""
         self._is_in_head = True
         self._head_bytes = 0
-        super().on_message_complete()
+        self._head_tail = b""
+        if not self._is_refused:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
-        self._refused("malformed")
-        super().send_400_response(msg)
+        self._refuse("malformed", HTTPStatus.BAD_REQUEST, msg)
 
     def _should_upgrade(self) -> bool:
         # RFC 6455 4.1: "the HTTP version MUST be at least 1.1"
-        return super()._should_upgrade() and self.scope["http_version"] == "1.1"
+        return not self._is_refused and super()._should_upgrade() and self.scope["http_version"] == "1.1"
+
+    def _fits_head(self, data: bytes) -> bool:
+        joined = self._head_tail + data
+        end = joined.find(_END_OF_HEAD)
+        self._head_bytes += len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._head_tail)
+        self._head_tail = joined[-(len(_END_OF_HEAD) - 1) :]
+        return self._head_bytes <= self._settings.head_size_limit
 
     def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(
+        self._timer = self.loop.call_later(
             self._settings.head_timeout_s,
             self._refuse,
             "head_timeout",
@@ -90,20 +128,25 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         )
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _refuse(self, reason: str, status: HTTPStatus, text: str) -> None:
+        """Say why and end the connection, without a reset that would take the answer with it."""
         self._stop_timer()
-        self._is_in_head = False
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             return
-        self._refused(reason)
+        self._is_refused = True
+        self._refused(reason, status.value)
         body = f"{text}\n".encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
+        else:
+            self.transport.close()

@@ -137,7 +137,7 @@ class Listener:
         app: Any,
         *,
         head: RequestHeadSettings,
-        refused: Callable[[str], None],
+        refused: Callable[[str, int], None],
         context: ssl.SSLContext | None = None,
         make_connection: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
@@ -192,7 +192,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _http_seam(head: RequestHeadSettings, refused: Callable[[str], None]) -> Any:
+def _http_seam(head: RequestHeadSettings, refused: Callable[[str, int], None]) -> Any:
     """Dress the guarded protocol as what uvicorn calls for a connection."""
 
     def make(**uvicorns_own: Any) -> asyncio.Protocol:

@@ -155,6 +155,7 @@ class WebSocketConnection(asyncio.Protocol):
     """One client's socket after the upgrade. It implements the Transport port."""
 
     __slots__ = (
+        "_abort_timer",
         "_acceptor",
         "_buffer",
         "_extensions",
@@ -182,6 +183,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._message_limit = acceptor.settings.message_size_limit
         self._queue_limit = acceptor.queue_max_bytes
         self._made_core: ServerProtocol | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         self._extensions: Sequence[Extension] = ()
         self._peer: Peer | None = None
         self._transport: Any = None
@@ -226,6 +228,8 @@ class WebSocketConnection(asyncio.Protocol):
         if peer is not None:
             peer.closed(code=_ABNORMAL, reason="", by="network")
         self._buffer = None
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
         self._acceptor.gone()
 
     def pause_writing(self) -> None:
@@ -361,6 +365,7 @@ class WebSocketConnection(asyncio.Protocol):
             response = negotiator.accept(request)
             if response.status_code != _SWITCHING_PROTOCOLS:
                 self._acceptor.failed(response)
+                negotiator.handshake_exc = None  # its traceback would keep this connection alive
         self._transport.write(response.serialize())
         if response.status_code == _SWITCHING_PROTOCOLS:
             self._extensions = tuple(negotiator.extensions)
@@ -428,7 +433,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._is_ending:
             return
         self._is_ending = self._is_core_only = True
-        self._loop.call_later(self._acceptor.settings.close_timeout_s, self._transport.abort)
+        self._abort_timer = self._loop.call_later(self._acceptor.settings.close_timeout_s, self._transport.abort)
         self.resume_reading()
         peer, self._peer = self._peer, None
         if peer is None:

@@ -231,6 +231,118 @@ async def test_plain_messages_up_to_the_burst_pass_the_next_are_111_and_far_over
         assert await closed(websocket) == Close(1008, "rate limit")
 
 
+# Time.
+
+
+@pytest.mark.parametrize(
+    ("path", "first", "end"),
+    [
+        ("/connection/websocket", {"id": 1, "connect": {"token": token("alice")}}, closing(3502, "stale")),
+        ("/ws/news", {"token": token("alice")}, closing(1013, "authentication timeout")),
+    ],
+)
+async def test_who_says_nothing_until_the_stale_delay_is_cut_and_who_has_a_moment_left_is_not(
+    path: str, first: dict[str, Any], end: bytes
+) -> None:
+    table = {"client": {"allow_anonymous_connect_without_token": False, "stale_close_delay": "7s"}}
+    async with running_node(table) as node:
+        stop_time(node)
+        began_s = node.clock.monotonic()
+        async with raw_client(node.ws_url + path) as early:
+            await until(lambda: len(node.node.connections) == 1, "the first")
+            node.clock.ahead_s = Stopped(began_s + 0.3)
+            async with raw_client(node.ws_url + path) as late:
+                await until(lambda: len(node.node.connections) == 2, "the second")
+                node.clock.ahead_s = Stopped(began_s + 7.2)  # 7 s and the wheel's resolution; the other has 0.1 s left
+                assert (await early.receive()).payload == end
+                late.send(frame(TEXT, json.dumps(first).encode()))
+                assert (await late.receive()).first_byte == 0x80 | TEXT
+                assert len(node.node.connections) == 1
+                assert node.node.counts.disconnects == {int.from_bytes(end[:2], "big"): 1}
+
+
+# The book of it all.
+
+PING = {"rpc": {"method": "ping"}}
+TIGHT = {
+    "client": {"channel_limit": 2, "user_connection_limit": 1, "command_rate": 1, "command_burst": 4},
+    "websocket": {"message_size_limit": 1000},
+    "json": {"max_depth": 4},
+}
+HITS: dict[str, tuple[list[Any], dict[str, int], dict[tuple[str, int], int], dict[int, int]]] = {
+    # what is sent after connect; limit hits, errors and disconnects that are counted
+    "a message too big": (["x" * 1001], {}, {}, {1009: 1}),
+    "a message that just fits": (["{" + " " * 998 + "}"], {}, {}, {3501: 1}),  # read, and so judged: no pong is due
+    "commands up to the burst": ([PING] * 4, {}, {}, {}),
+    "one command above": ([PING] * 5, {"command_rate": 1}, {("any", 111): 1}, {}),
+    "twice the burst": ([PING] * 8, {"command_rate": 4}, {("any", 111): 4}, {}),
+    "one above twice the burst": ([PING] * 9, {"command_rate": 5}, {("any", 111): 4}, {3013: 1}),
+    "channels up to the limit": ([{"subscribe": {"channel": name}} for name in "ab"], {}, {}, {}),
+    "one channel above": (
+        [{"subscribe": {"channel": name}} for name in "abc"],
+        {"channel_limit": 1},
+        {("subscribe", 106): 1},
+        {},
+    ),
+    "data as deep as allowed": ([{"publish": {"channel": "a", "data": [[]]}}], {}, {}, {}),
+    "data one deeper": ([{"publish": {"channel": "a", "data": [[[]]]}}], {}, {}, {3501: 1}),
+}
+
+
+@pytest.mark.parametrize("name", HITS)
+async def test_each_limit_is_counted_by_its_name_at_the_first_that_is_too_much(name: str) -> None:
+    sent, hits, errors, disconnects = HITS[name]
+    async with running_node(TIGHT) as node, session(node) as websocket:
+        stop_time(node)
+        commands = [each if isinstance(each, str) else json.dumps({"id": n, **each}) for n, each in enumerate(sent, 2)]
+        for command in commands:
+            await websocket.send(command)
+        if disconnects:
+            assert await closed(websocket) == Close(*next((code, REASONS[code]) for code in disconnects))
+        else:
+            got = 0
+            async with asyncio.timeout(PATIENCE_S):
+                while got < len(commands):
+                    got += len((await websocket.recv(decode=True)).split("\n"))
+        counts = node.node.counts
+        assert (counts.limit_hits, counts.errors, counts.disconnects) == (hits, errors, disconnects)
+
+
+REASONS = {1009: "", 3013: "too many requests", 3501: "bad request"}
+
+
+async def test_limits_before_the_upgrade_and_at_connect_are_counted_by_their_names() -> None:
+    table = {"client": {"user_connection_limit": 1, "connection_limit": 2, "channel_limit": 2}}
+    async with running_node(table) as node:
+        alice = token("alice")
+        async with session(node, connect_with=alice):
+            async with connect(node.client_url) as second:
+                await second.send(json.dumps({"id": 1, "connect": {"token": alice}}))
+                assert await closed(second) == Close(3504, "connection limit")
+            async with connect(node.client_url) as third:
+                await third.send(json.dumps({"id": 1, "connect": {"token": token("bob", channels=["a", "b", "c"])}}))
+                assert await closed(third) == Close(3505, "channel limit")
+            await until(lambda: len(node.node.connections) == 1, "alice alone")
+            async with session(node):
+                assert await refused(node.client_url) == (503, "1")
+        assert node.node.counts.limit_hits == {"user_connection_limit": 1, "channel_limit": 1}
+        assert node.node.counts.disconnects == {3504: 1, 3505: 1}
+        assert node.node.counts.connections_refused == {"connection_limit": 1}
+        (line,) = [event for event in node.events if event["event"] == "refused"]
+        assert (line["reason"], line["status"]) == ("connection_limit", 503)
+
+
+@pytest.mark.parametrize(("count", "is_over"), [(10, 0), (11, 1), (20, 10)])
+async def test_plain_messages_over_the_rate_are_counted(count: int, is_over: int) -> None:
+    async with running_node(RATE) as node, connect(f"{node.ws_url}/ws/echo:x") as websocket:
+        stop_time(node)
+        for number in range(count):
+            await websocket.send(str(number))
+            await websocket.recv()
+        assert node.node.counts.limit_hits == ({"command_rate": is_over} if is_over else {})
+        assert node.node.counts.errors == ({("plain", 111): is_over} if is_over else {})
+
+
 # Readers that stop.
 
 CHUNK = "x" * 60_000
