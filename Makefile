@@ -16,10 +16,10 @@ COMPILE_DEVELOPMENT := $(COMPILE) --extra dev --constraint $(LOCKS)/runtime.txt
 .DEFAULT_GOAL := help
 # The stamps share one .venv, so they are made one after the other.
 .NOTPARALLEL:
-.PHONY: help run test test-all check check-locks lock reference bench clean
+.PHONY: help run test test-all conformance conformance-long check check-locks lock reference bench clean
 
 help: ## Show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.runtime .venv/.project ## Run one development node (ARGS="…" goes to `gateway serve --dev`)
 	@exec $(BIN)/gateway serve --dev $(ARGS)
@@ -31,6 +31,13 @@ test: .venv/.development .venv/.project ## Run the tests but for the long ones (
 test-all: .venv/.development .venv/.project ## Run all tests, the long ones too
 	@tests/support/install-tools
 	$(BIN)/python -m pytest $(ARGS)
+
+conformance: .venv/.development .venv/.project ## Check the protocols' conformance: tests/conformance and Autobahn's test suite
+	$(BIN)/python -m pytest --quiet tests/conformance
+	$(BIN)/python tests/conformance/autobahn/run.py
+
+conformance-long: .venv/.development .venv/.project ## Run all of Autobahn's cases, also the minutes of compression
+	$(BIN)/python tests/conformance/autobahn/run.py --compression
 
 check: .venv/.development .venv/.project ## Check format, lint, types, layers, locks and the generated reference
 	$(BIN)/ruff format --check --quiet .

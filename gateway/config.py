@@ -27,7 +27,7 @@ from gateway.observability.logs import LogSettings
 from gateway.settings import Seconds, Settings, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
 from gateway.transport.listener import HTTPServerSettings
-from gateway.transport.websocket import WebSocketSettings
+from gateway.transport.ports import WebSocketSettings
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 

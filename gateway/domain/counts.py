@@ -89,3 +89,16 @@ class Counts:
         if book is None:
             book = self.ledgers[namespace] = Ledger()
         return book
+
+
+class ConnectionTraffic:
+    """What one connection has moved, for the line that its end writes to the log.
+
+    Bytes out are those of publications with their framing and those of replies.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "opened_at_s")
+
+    def __init__(self, opened_at_s: float) -> None:
+        self.opened_at_s = opened_at_s
+        self.messages_in = self.bytes_in = self.messages_out = self.bytes_out = 0

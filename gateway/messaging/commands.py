@@ -14,8 +14,9 @@ from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State
 from gateway.messaging.connecting import connect, refresh
-from gateway.messaging.conversation import Conversation, Services, Transport
+from gateway.messaging.conversation import Conversation, Services
 from gateway.messaging.history import history
+from gateway.messaging.port import Transport
 from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError

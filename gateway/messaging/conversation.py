@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -18,13 +18,14 @@ from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.broker.contract import Broker
 from gateway.domain.channels import Channel, Channels, DataFormat
 from gateway.domain.connections import Connections
-from gateway.domain.counts import Counts
-from gateway.domain.hub import Hub, Subscriber
+from gateway.domain.counts import ConnectionTraffic, Counts
+from gateway.domain.hub import Hub
 from gateway.domain.identity import Identity
 from gateway.domain.ratelimit import RateLimit
 from gateway.domain.session import SendPing, Session, SessionSettings, State, Subscription, SubscriptionExpired
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.handlers import Handler
+from gateway.messaging.port import Transport
 from gateway.messaging.publishing import Publisher
 from gateway.messaging.subscriptions import Interest
 from gateway.protocol import codes
@@ -34,27 +35,6 @@ from gateway.protocol.variants import Variant
 MAX_WAITING: Final = 256
 MAX_WAITING_BYTES: Final = 262144
 """What may wait in line, in commands and in bytes, before the transport is asked to stop reading."""
-
-
-class Transport(Subscriber, Protocol):
-    """What a session writes to. Nothing above it knows whether it is a WebSocket, a stream or something else.
-
-    `offer` and `dismiss` are those of `Subscriber`; `dismiss` comes back as `Conversation.disconnect`.
-    """
-
-    name: str
-
-    def ping(self) -> None:
-        """Send a ping of the transport's own (a WebSocket Ping frame), if it has such a thing."""
-
-    def close(self, disconnect: Disconnect) -> None:
-        """Tell the peer why, behind what was offered, and close; what it does not read in time is thrown away."""
-
-    def pause_reading(self) -> None:
-        """Take nothing more from the peer for now; idempotent."""
-
-    def resume_reading(self) -> None:
-        """Take from the peer again; idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +70,6 @@ class Services:
     new_id: Callable[[], str]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     """Start a task that the node owns."""
-
-
-class ConnectionTraffic:
-    """What one connection has moved, for the line that its end writes to the log.
-
-    Bytes out are those of publications with their framing and those of replies.
-    """
-
-    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "opened_at_s")
-
-    def __init__(self, opened_at_s: float) -> None:
-        self.opened_at_s = opened_at_s
-        self.messages_in = self.bytes_in = self.messages_out = self.bytes_out = 0
 
 
 class Conversation(ABC):

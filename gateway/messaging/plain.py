@@ -18,8 +18,9 @@ from gateway.domain.permissions import refuse_publish, refuse_subscribe
 from gateway.domain.ratelimit import RateLimit, Verdict
 from gateway.domain.session import State, Subscription
 from gateway.domain.wheel import NEVER
-from gateway.messaging.conversation import Conversation, Services, Transport
+from gateway.messaging.conversation import Conversation, Services
 from gateway.messaging.handlers import Handler, Request
+from gateway.messaging.port import Transport
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.json_codec import is_json

@@ -23,7 +23,9 @@ from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebS
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
 from gateway.settings import Limit, Settings, Size
-from gateway.transport.websocket import WebSocketConnection, WebSocketSettings, make_negotiator
+from gateway.transport.core import make_negotiator
+from gateway.transport.ports import WebSocketSettings
+from gateway.transport.websocket import WebSocketConnection
 
 CLIENT_PATH: Final = "/connection/websocket"
 PLAIN_PATH: Final = "/ws"

@@ -13,18 +13,14 @@ Writing never passes the core, except for its own answers: frames of the server 
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 
-from websockets.datastructures import Headers
-from websockets.extensions import Extension, ServerExtensionFactory
+from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 try:
     from websockets.speedups import apply_mask
@@ -32,7 +28,8 @@ except ImportError:  # no C compiler and no wheel for this platform
     from websockets.utils import apply_mask
 
 from gateway.protocol.codes import Disconnect
-from gateway.settings import Seconds, Settings, Size
+from gateway.transport.core import MESSAGE_TOO_BIG, SILENT, Core, parse_request
+from gateway.transport.ports import Acceptor, Peer
 
 _TEXT_FRAME: Final = 0x81  # FIN, no reserved bits, opcode 1 (RFC 6455 5.2)
 _BINARY_FRAME: Final = 0x82
@@ -47,108 +44,11 @@ _MAX_CONTROL_LENGTH: Final = 125
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
 _PING: Final = b"\x89\x00"
-_MESSAGE_TOO_BIG: Final = 1009
 _INVALID_DATA: Final = 1007
 _SWITCHING_PROTOCOLS: Final = 101
 _ABNORMAL: Final = 1006
 DECOMPRESSED_FACTOR: Final = 10
 """A compressed message may grow to this many times the message limit (protocol.md 1.2)."""
-
-ClosedBy = Literal["client", "server", "network"]
-"""Who ended a connection: it sent a Close frame, it broke the protocol (the server closed), or it just went away."""
-
-# The core's own log lines would double ours.
-_SILENT: Final = logging.getLogger("gateway.transport.websockets")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
-_SILENT.setLevel(logging.CRITICAL)
-
-
-class WebSocketSettings(Settings):
-    """`websocket`: framing limits."""
-
-    message_size_limit: Size = 65536
-    """Longest message that a client may send, in bytes (close code 1009)."""
-    compression: bool = False
-    """Negotiate permessage-deflate, without context takeover; it costs CPU and memory, and pays for large texts."""
-    compression_min_size: Size = 128
-    """Shortest message that is compressed, in bytes."""
-    close_timeout_s: Seconds = 5.0
-    """How long a client may take to answer a Close frame before the socket is cut."""
-
-
-class Peer(Protocol):
-    """What a connection hands its messages to."""
-
-    def receive(self, payload: bytes, *, is_text: bool) -> None:
-        """Take one whole message."""
-
-    def frame_pong(self) -> None:
-        """Take a Pong frame."""
-
-    def disconnect(self, disconnect: Disconnect) -> None:
-        """End the connection from this side."""
-
-    def closed(self, *, code: int, reason: str, by: ClosedBy) -> None:
-        """Take note of an end that this side's `disconnect` did not bring about."""
-
-
-class Acceptor(Protocol):
-    """Decides about upgrade requests."""
-
-    settings: WebSocketSettings
-    queue_max_bytes: int
-    negotiator: ServerProtocol
-    """Made by `make_negotiator`, once for all connections."""
-
-    def opened(self) -> None:
-        """Take note of a socket that wants to be a WebSocket."""
-
-    def gone(self) -> None:
-        """Take note that it is closed."""
-
-    def refuse(self, request: Request) -> Response | None:
-        """Return the HTTP response for a request that may not become a WebSocket, else `None`."""
-
-    def failed(self, response: Response) -> None:
-        """Take note of a handshake that breaks the rules of RFC 6455."""
-
-    def accept(self, request: Request, connection: "WebSocketConnection") -> Peer:
-        """Make the peer of a connection that is open now."""
-
-
-def make_negotiator(
-    *, extensions: Sequence[ServerExtensionFactory], subprotocols: Sequence[Subprotocol]
-) -> ServerProtocol:
-    """Return a core that only answers handshakes.
-
-    `accept` reads its arguments and leaves the result in attributes, so one object serves all connections, one after
-    the other; a connection gets a core of its own when it first needs one (2 KB and 40 µs saved for those that never
-    do).
-    """
-    return _Negotiator(extensions=extensions, subprotocols=subprotocols, logger=_SILENT)
-
-
-class _Negotiator(ServerProtocol):
-    """The library's rules but for one: protocol.md 1.2 lets the client's order win, and unknown offers pass."""
-
-    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
-        known = self.available_subprotocols or ()
-        return next((offered for offered in subprotocols if offered in known), None)
-
-
-class _Core(ServerProtocol):
-    """The library's protocol but for two things."""
-
-    def fail(self, code: int, reason: str = "") -> None:
-        # protocol.md 1.2: too big is said with an empty reason.
-        super().fail(code, "" if code == _MESSAGE_TOO_BIG else reason)
-
-    def recv_frame(self, frame: Frame) -> None:
-        # RFC 6455 5.4: "Control frames MAY be injected in the middle of a fragmented message", a Close frame too.
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None
-        super().recv_frame(frame)
 
 
 class WebSocketConnection(asyncio.Protocol):
@@ -324,7 +224,7 @@ class WebSocketConnection(asyncio.Protocol):
         if opcode not in _DATA_OPCODES or (first & _RSV1 and not self._extensions):
             return False
         if self._message_size + length > self._message_limit:
-            self._core.fail(_MESSAGE_TOO_BIG)
+            self._core.fail(MESSAGE_TOO_BIG)
             return False
         return True
 
@@ -352,13 +252,13 @@ class WebSocketConnection(asyncio.Protocol):
             limit = self._message_limit * DECOMPRESSED_FACTOR if self._extensions else self._message_limit
             # The core would count a control frame between fragments against the message; what came in over the wire has
             # been measured here by then.
-            core = self._made_core = _Core(state=OPEN, max_size=limit + _MAX_CONTROL_LENGTH, logger=_SILENT)
+            core = self._made_core = Core(state=OPEN, max_size=limit + _MAX_CONTROL_LENGTH, logger=SILENT)
             core.extensions = list(self._extensions)
         return core
 
     def _handshake(self, data: bytes) -> None:
         """Answer the upgrade request, which the HTTP server has read and writes here anew, whole and well formed."""
-        request = _parse_request(data)
+        request = parse_request(data)
         negotiator = self._acceptor.negotiator
         response = self._acceptor.refuse(request)
         if response is None:
@@ -402,7 +302,7 @@ class WebSocketConnection(asyncio.Protocol):
         else:
             self._message += frame.data
         if self._extensions and len(self._message) > self._message_limit * DECOMPRESSED_FACTOR:
-            self._core.fail(_MESSAGE_TOO_BIG)
+            self._core.fail(MESSAGE_TOO_BIG)
         elif frame.fin:
             payload, self._message, self._message_size = bytes(self._message), None, 0
             self._deliver(payload, is_text=self._message_is_text)
@@ -487,15 +387,3 @@ class WebSocketConnection(asyncio.Protocol):
             self._is_reading_paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
-
-
-def _parse_request(data: bytes) -> Request:
-    """Read the request that uvicorn's seam writes: its parser has checked every part, so that cutting is enough."""
-    head, _, _ = data.partition(b"\r\n\r\n")
-    request_line, *lines = head.decode("latin-1").split("\r\n")
-    method, path, protocol = request_line.split(" ", 2)
-    headers = Headers()
-    for line in lines:
-        name, _, value = line.partition(": ")
-        headers[name] = value.strip()
-    return Request(path, headers, method, protocol)

@@ -21,13 +21,9 @@ from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
 from gateway.protocol.codes import Disconnect
-from gateway.transport.websocket import (
-    DECOMPRESSED_FACTOR,
-    Peer,
-    WebSocketConnection,
-    WebSocketSettings,
-    make_negotiator,
-)
+from gateway.transport.core import make_negotiator
+from gateway.transport.ports import Peer, WebSocketSettings
+from gateway.transport.websocket import DECOMPRESSED_FACTOR, WebSocketConnection
 from tests.support.frames import BINARY, CLOSE, CONT, DEFLATE, PING, PONG, TEXT, UPGRADE, closing, deflated, frame
 
 LIMIT: Final = 300

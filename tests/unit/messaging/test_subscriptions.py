@@ -5,27 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.broker.contract import BrokerError, Published, Receiver
+from gateway.broker.contract import BrokerError
+from gateway.broker.memory import MemoryBroker
 from gateway.broker.outcome import Outcome
 from gateway.messaging.subscriptions import Interest
-from gateway.protocol.messages import Publication
 
 
-class _ManualBroker:
+class _ManualBroker(MemoryBroker):
     """Carries out what it was asked for a channel in order, one step at a time, when the test says so."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[tuple[str, str]] = []
         self.asked: set[str] = set()
         """What the caller has asked for, whether it was carried out or not."""
         self.subscribed: set[str] = set()
         self._waiting: defaultdict[str, deque[tuple[str, Outcome[None]]]] = defaultdict(deque)
-
-    def start(self, receiver: Receiver) -> None:
-        raise NotImplementedError
-
-    def publish(self, channel: str, publication: Publication, *, accepted_at_s: float) -> Outcome[Published]:
-        raise NotImplementedError
 
     def subscribe(self, channel: str) -> Outcome[None]:
         assert channel not in self.asked, "subscribed twice"
@@ -36,9 +31,6 @@ class _ManualBroker:
         assert channel in self.asked, "unsubscribed from what was not subscribed"
         self.asked.remove(channel)
         return self._wait("unsubscribe", channel)
-
-    async def stop(self) -> None:
-        raise NotImplementedError
 
     def _wait(self, what: str, channel: str) -> Outcome[None]:
         self.calls.append((what, channel))

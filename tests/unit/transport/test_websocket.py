@@ -10,7 +10,9 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from gateway.protocol.codes import Disconnect
-from gateway.transport.websocket import Peer, WebSocketConnection, WebSocketSettings, make_negotiator
+from gateway.transport.core import make_negotiator
+from gateway.transport.ports import Peer, WebSocketSettings
+from gateway.transport.websocket import WebSocketConnection
 from tests.support.frames import (
     BINARY,
     CLOSE,

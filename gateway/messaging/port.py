@@ -1,0 +1,27 @@
+"""The port between a session and the bytes below it; a WebSocket, a stream or a test's recorder stands behind it."""
+
+from typing import Protocol
+
+from gateway.domain.hub import Subscriber
+from gateway.protocol.codes import Disconnect
+
+
+class Transport(Subscriber, Protocol):
+    """What a session writes to. Nothing above it knows whether it is a WebSocket, a stream or something else.
+
+    `offer` and `dismiss` are those of `Subscriber`; `dismiss` comes back as `Conversation.disconnect`.
+    """
+
+    name: str
+
+    def ping(self) -> None:
+        """Send a ping of the transport's own (a WebSocket Ping frame), if it has such a thing."""
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Tell the peer why, behind what was offered, and close; what it does not read in time is thrown away."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer for now; idempotent."""
+
+    def resume_reading(self) -> None:
+        """Take from the peer again; idempotent."""
