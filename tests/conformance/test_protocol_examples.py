@@ -619,6 +619,19 @@ async def example_node() -> AsyncIterator[RunningNode]:
         yield node
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _summary(request: pytest.FixtureRequest) -> None:
+    """Have the end of the run say which exchanges were played."""
+
+    class Summary:
+        def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+            numbers = sorted({int(name.split()[0]) for name in EXAMPLES if name.split()[0].isdigit()})
+            played = ", ".join(map(str, numbers))
+            terminalreporter.write_line(f"exchanges of protocol.md 9: {len(EXAMPLES)} scripts, numbers {played}")
+
+    request.config.pluginmanager.register(Summary(), "exchanges")
+
+
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("script", EXAMPLES.values(), ids=EXAMPLES.keys())
 async def test_the_exchange_goes_as_the_protocol_says(example_node: RunningNode, script: str) -> None:
