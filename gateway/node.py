@@ -186,6 +186,8 @@ class Node:
         gate.is_open = False
         self._log.info("draining", connections=len(self.connections))
         public.stop_accepting()
+        if self._fanout is not None:
+            self._fanout.flush()  # what was accepted in this turn goes out before the goodbyes
         for conversation in self.connections:
             conversation.disconnect(codes.SHUTDOWN)
         await gate.emptied()
