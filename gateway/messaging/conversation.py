@@ -244,7 +244,13 @@ class Conversation(ABC):
         self.services.wheel.watch(self)
 
     def tick(self) -> None:
-        """Do what is due."""
+        """Do what is due. A fault of ours ends this conversation and nothing else: the wheel turns for all."""
+        try:
+            self._do_what_is_due()
+        except Exception:  # noqa: BLE001 - as above
+            self._failed()
+
+    def _do_what_is_due(self) -> None:
         for action in self.session.tick(now_s=self.services.monotonic(), is_deaf=self.is_deaf):
             if self.has_gone():
                 break

@@ -454,6 +454,22 @@ async def test_an_exception_in_a_command_that_waited_ends_that_client_only_and_t
         assert [error["event"] for error in node.errors] == ["command failed"]
 
 
+async def test_an_exception_when_something_is_due_ends_that_client_only() -> None:
+    """All deadlines are looked at by one task; whatever one of them meets must not stop it for the others."""
+    async with house() as node:
+        node.expected_errors = 1
+        culprit, other = await node.connect("1"), await node.connect("2")
+
+        def explode(data: bytes) -> bool:
+            raise RuntimeError(f"no room for {len(data)} bytes, and no word of it")
+
+        culprit.transport.offer = explode  # type: ignore[method-assign]
+        await node.advance(25.0)
+        assert culprit.closing == (3004, "internal server error")
+        assert other.take_values() == [{}]
+        assert [error["event"] for error in node.errors] == ["command failed"]
+
+
 # Slow readers.
 
 
