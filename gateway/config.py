@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gateway.auth.tokens import TokenSettings
@@ -266,8 +267,7 @@ def _parse_text(keys: tuple[str, ...], text: str) -> Any:
     annotation: Any = Config
     metadata: list[Any] = []
     for key in keys:
-        fields = getattr(annotation, "model_fields", {})
-        field = next((each for name, each in fields.items() if (each.alias or name) == key), None)
+        field = _field(annotation, key)
         if field is None:
             return text  # an unknown key: the check of the whole says so
         annotation, metadata = field.annotation, field.metadata
@@ -283,6 +283,12 @@ def _parse_text(keys: tuple[str, ...], text: str) -> Any:
         except ValidationError as error:
             raise ValueError(f"{text!r}: {error.errors()[0]['msg']}") from None
     return text
+
+
+def _field(table: Any, key: str) -> FieldInfo | None:
+    """Return the field of *table* that a file calls *key*; `None` where there is none, or no table."""
+    fields = getattr(table, "model_fields", {})
+    return next((field for name, field in fields.items() if (field.alias or name) == key), None)
 
 
 def _describe(fault: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
@@ -320,8 +326,7 @@ def _suggestion(location: list[str]) -> str:
     """Name the keys of the table, or the one that was probably meant."""
     annotation: Any = Config
     for part in location[:-1]:
-        fields = getattr(annotation, "model_fields", {})
-        field = next((each for name, each in fields.items() if (each.alias or name) == part), None)
+        field = _field(annotation, part)
         if field is not None:
             annotation = field.annotation
         if typing.get_origin(annotation) is list:

@@ -17,7 +17,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from gateway.auth.jwks import KeySet, http_fetch
 from gateway.auth.keys import (
@@ -38,7 +38,7 @@ from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import NOTHING
-from gateway.settings import Seconds, Settings
+from gateway.settings import Pattern, Seconds, Settings
 
 # A short secret is the operator's affair and said once, at start; PyJWT would say it for each token.
 warnings.filterwarnings("ignore", category=jwt.InsecureKeyLengthWarning)
@@ -50,18 +50,6 @@ KEYS_UNAVAILABLE: Final = "keys_unavailable"
 """The cause that says nothing about the token: it may be good, and a later try may succeed."""
 MAX_TOKEN_LENGTH: Final = 32768
 _PURE_CLAIM: Final = r"^[a-zA-Z0-9_.:/-]*$"
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        message = f"not a regular expression: {error}"
-        raise ValueError(message) from None
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_compiles)]
 
 
 PublicKey = Annotated[str, Field(repr=False)]
@@ -135,6 +123,11 @@ class TokenRefusedError(Exception):
         super().__init__(f"{answer.code} {cause}")
         self.answer = answer
         self.cause = cause
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the token's time, or that of what it grants, is over."""
+        return self.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
 
 
 class TokenVerifier:

@@ -5,13 +5,13 @@ from enum import StrEnum
 from typing import Annotated, Final, Self
 
 import msgspec
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from gateway.domain.recovery import RecoveryMode
 from gateway.domain.stream import StreamOptions
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
-from gateway.settings import Limit, Seconds, Settings, Size, one_of
+from gateway.settings import Limit, Pattern, Seconds, Settings, Size, one_of
 
 _NAMESPACE_NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
 NO_NAMESPACE: Final = ""
@@ -26,15 +26,6 @@ class DataFormat(StrEnum):
     JSON_OBJECT = "json_object"
     BINARY = "binary"
     ANY = "any"
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        message = f"not a regular expression: {error}"
-        raise ValueError(message) from None
-    return pattern
 
 
 class ChannelOptions(Settings):
@@ -52,7 +43,7 @@ class ChannelOptions(Settings):
     """Extend those two to anonymous clients."""
     allow_user_limited_channels: bool = False
     """Read what follows the last `#` of a channel as the list of users who may subscribe."""
-    channel_regex: Annotated[str, AfterValidator(_compiles)] = ""
+    channel_regex: Pattern = ""
     """A pattern for the part of the channel after the namespace; it also lifts the limit to printable ASCII."""
     publication_data_format: Annotated[DataFormat, one_of(DataFormat)] = DataFormat.VALID_JSON
     """Empty or `json`: any JSON value; `json_object`; `binary`: any bytes; `any`: unchecked, so that a publication

@@ -35,3 +35,7 @@ class Identity(msgspec.Struct, frozen=True):
     info: msgspec.Raw = NOTHING
     expires_at_s: int = 0
     grants: tuple[Grant, ...] = ()
+
+    def without_expiry(self) -> "Identity":
+        """Return the same identity for ever, which is how `client.insecure` takes it (6.3)."""
+        return msgspec.structs.replace(self, expires_at_s=0)

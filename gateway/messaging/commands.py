@@ -153,18 +153,14 @@ class ClientConversation(Conversation):
         elif command.send is None:
             self._answer_in_order(command.id, "any", codes.TOO_MANY_REQUESTS)
 
-    def _after_publishes(self, command: Command) -> Coroutine[Any, Any, None]:
+    async def _after_publishes(self, command: Command) -> None:
         """Let replies of earlier publishes go first: replies come in command order (2.2)."""
-
-        async def carry_on() -> None:
-            while self._publishes:
-                with contextlib.suppress(BrokerError):  # its own reply tells
-                    await self._publishes[0][1].wait()
-            rest = self._dispatch(command)
-            if rest is not None:
-                await rest
-
-        return carry_on()
+        while self._publishes:
+            with contextlib.suppress(BrokerError):  # its own reply tells
+                await self._publishes[0][1].wait()
+        rest = self._dispatch(command)
+        if rest is not None:
+            await rest
 
     def _dispatch(self, command: Command) -> Coroutine[Any, Any, None] | None:
         """Carry out the first request that is set, in the order of protocol.md 2.1."""

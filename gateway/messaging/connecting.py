@@ -96,15 +96,14 @@ async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResul
         client.note_token_failure(refusal)
         if refusal.cause == KEYS_UNAVAILABLE:
             return codes.INTERNAL_ERROR  # temporary: the client tries again, and its connection lives on
-        has_expired = refusal.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
-        return codes.CONNECTION_EXPIRED if has_expired else codes.INVALID_TOKEN
+        return codes.CONNECTION_EXPIRED if refusal.has_expired else codes.INVALID_TOKEN
     if client.has_gone():
         return None
     if identity.user != session.user:
         return codes.INVALID_TOKEN
     if {grant.channel for grant in _grants(client, identity)} != session.granted:
         return codes.INSUFFICIENT_STATE
-    identity = _without_expiry(identity) if services.is_insecure else identity
+    identity = identity.without_expiry() if services.is_insecure else identity
     session.identify(identity, now_s=services.monotonic(), unix_s=unix_s)
     client.watch()
     return RefreshResult(expires=bool(identity.expires_at_s), ttl=ttl(identity.expires_at_s, unix_s=unix_s))
@@ -118,12 +117,7 @@ async def _authenticate(client: Conversation, request: ConnectRequest) -> Identi
     identity = await services.connection_tokens.connection(request.token, unix_s=services.unix())
     if not identity.user and services.refuses_anonymous_tokens:
         return codes.ANONYMOUS_REFUSED
-    return _without_expiry(identity) if services.is_insecure else identity
-
-
-def _without_expiry(identity: Identity) -> Identity:
-    """Drop the expiry, which `client.insecure` does not enforce (6.3)."""
-    return Identity(user=identity.user, info=identity.info, grants=identity.grants)
+    return identity.without_expiry() if services.is_insecure else identity
 
 
 def _server_side(

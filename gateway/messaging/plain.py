@@ -26,7 +26,6 @@ from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.variants import PlainVariant, Variant
 
-NORMAL_CLOSURE: Final = 1000
 GOING_AWAY: Final = 1001
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
@@ -170,14 +169,13 @@ class PlainConversation(Conversation):
             if error.cause == KEYS_UNAVAILABLE:
                 self.disconnect(UNAVAILABLE)
                 return
-            has_expired = error.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED}
-            self.disconnect(TOKEN_EXPIRED if has_expired else TOKEN_INVALID)
+            self.disconnect(TOKEN_EXPIRED if error.has_expired else TOKEN_INVALID)
             return
         if not identity.user and services.refuses_anonymous_tokens:
             self.disconnect(codes.ANONYMOUS_REFUSED)
             return
         if services.is_insecure:
-            identity = Identity(user=identity.user, info=identity.info, grants=identity.grants)
+            identity = identity.without_expiry()
         await self._listen_or_leave(identity)
 
     async def _listen(self, identity: Identity) -> ErrorCode | None:

@@ -85,7 +85,7 @@ async def sub_refresh(
     except TokenRefusedError as refusal:
         # 10, 1: an expired token keeps the old expiry; every other fault ends the connection.
         client.note_token_failure(refusal)
-        keeps_connection = refusal.answer in {codes.TOKEN_EXPIRED, codes.EXPIRED, codes.INTERNAL_ERROR}
+        keeps_connection = refusal.has_expired or refusal.answer is codes.INTERNAL_ERROR
         return refusal.answer if keeps_connection else codes.INVALID_TOKEN
     if session.subscriptions.get(request.channel) is not subscription:
         return codes.PERMISSION_DENIED  # it ended while the token was read
