@@ -15,6 +15,7 @@ import jwt
 
 from gateway import __version__, configdoc
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
+from gateway.broker.contract import EngineError
 from gateway.config import Config, ConfigError, development, load
 from gateway.node import Node, address_text, default_name, run_until_signalled
 from gateway.observability import metrics
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         return _USAGE_ERROR
-    except ListenError as error:
+    except (EngineError, ListenError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     return code

@@ -20,9 +20,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gateway.auth.tokens import TokenSettings
+from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.channels import ChannelOptions, ChannelSettings
 from gateway.domain.session import SessionSettings
+from gateway.messaging.cluster import ClusterSettings
 from gateway.messaging.handlers import HANDLERS
+from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import PROCESSORS
 from gateway.observability.logs import LogSettings
 from gateway.settings import Seconds, Settings, one_of
@@ -41,8 +44,8 @@ class ConfigError(Exception):
         self.faults = faults
 
 
-class NodeSettings(Settings):
-    """`node`: this process."""
+class NodeSettings(ClusterSettings):
+    """`node`: this process, and how it deals with the others."""
 
     name: str = ""
     """How logs and metrics call the node; empty: host name and process id."""
@@ -55,6 +58,8 @@ class PersonalChannelSettings(Settings):
     """Subscribe each authenticated client to its user's channel, `#<user>`."""
     personal_channel_namespace: str = ""
     """The namespace of that channel: `<namespace>:#<user>`."""
+    single_connection: bool = False
+    """Let a user have one connection in the whole cluster: a new one ends those before it (disconnect 3504)."""
 
 
 class SubscriptionTokenSettings(TokenSettings):
@@ -89,13 +94,14 @@ class BrokerType(StrEnum):
     """What carries publications between nodes."""
 
     MEMORY = "memory"
+    REDIS = "redis"
 
 
-class BrokerSettings(Settings):
+class BrokerSettings(IntakeSettings):
     """`broker`: what carries publications."""
 
     type: Annotated[BrokerType, one_of(BrokerType)] = BrokerType.MEMORY
-    """`memory`: embedded, one node."""
+    """`memory`: embedded, one node; `redis`: any number of nodes that share a server (table `redis`)."""
 
 
 class JSONSettings(Settings):
@@ -110,6 +116,13 @@ class EndpointSettings(Settings):
 
     enabled: bool = False
     """Serve it."""
+
+
+class HealthSettings(Settings):
+    """`health`: when a node says that it is not ready."""
+
+    broker_grace_s: Seconds = 10.0
+    """How long the broker may be out of reach before `/readyz` says 503; connections are never cut for it."""
 
 
 class ShutdownSettings(Settings):
@@ -130,11 +143,13 @@ class Config(Settings):
     plain: PlainSettings = PlainSettings()
     json_: JSONSettings = Field(default=JSONSettings(), alias="json")
     broker: BrokerSettings = BrokerSettings()
+    redis: RedisSettings = RedisSettings()
     connection_init: EndpointSettings = EndpointSettings()
     """`GET /connection/init`: a warm-up endpoint for clients and load balancers."""
     playground: EndpointSettings = EndpointSettings()
     """A page at `/` to try the gateway with."""
     log: LogSettings = LogSettings()
+    health: HealthSettings = HealthSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The composition root: builds the parts of a node, starts, drains and stops them in order. Nothing else builds parts.
+"""The composition root: starts, drains and stops the parts of a node in order; `parts` builds them.
 
 A node's life: bind → build → serve → (signal) unready → take no new connections → close clients → flush → stop.
 """
@@ -8,49 +8,41 @@ import os
 import random
 import signal
 import socket
-import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from gateway import __version__
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
-from gateway.auth.tokens import TokenSettings, TokenVerifier
-from gateway.broker.contract import Broker
-from gateway.broker.memory import MemoryBroker
-from gateway.config import BrokerType, Config
-from gateway.domain.channels import Channels
+from gateway.broker.contract import BrokerError, Engine, EngineError
+from gateway.broker.redis.counts import RedisCounts
+from gateway.broker.redis.engine import RedisEngine
+from gateway.config import Config
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub
-from gateway.domain.ratelimit import RateLimit
 from gateway.domain.wheel import TimerWheel
-from gateway.messaging.conversation import Conversation, Services
-from gateway.messaging.fanout import Fanout
-from gateway.messaging.handlers import HANDLERS
-from gateway.messaging.publishing import Publisher
-from gateway.messaging.subscriptions import Interest
+from gateway.messaging.cluster import Cluster
+from gateway.messaging.control import DisconnectUser
+from gateway.messaging.conversation import Conversation
+from gateway.messaging.intake import Intake
+from gateway.messaging.orders import LocalOrders
+from gateway.messaging.services import Services
+from gateway.observability.health import Readiness
 from gateway.observability.metrics import make_registry, render
+from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_services
 from gateway.protocol import codes
 from gateway.protocol.json_codec import JSONCodec
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketVariants
 from gateway.transport.listener import Listener, bind, tls_context
 from gateway.transport.websocket import WebSocketConnection
 
-_TICK_S: Final = 0.1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _NEVER_STARTED: Final = "starting"
 _DRAINING: Final = "draining"
-
-
-class Clock(NamedTuple):
-    """What a node takes its time from; tests give it one that they can move."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    unix: Callable[[], float] = time.time
 
 
 class Node:
@@ -71,7 +63,7 @@ class Node:
         self.version = __version__
         self._log = log
         self._clock = clock or Clock()
-        self._unready_because: str | None = _NEVER_STARTED
+        self._readiness = Readiness(_NEVER_STARTED, grace_s=config.health.broker_grace_s)
         self._stopping = asyncio.Event()
         self._started = asyncio.Event()
         server = config.http_server
@@ -82,14 +74,34 @@ class Node:
         except BaseException:
             self._public_socket.close()
             raise
-        self._fanout: Fanout | None = None
+        self._engine: Engine | None = None
+        self._services: Services | None = None
+        self._cluster: Cluster | None = None
+        self._fault: EngineError | None = None
+
+    # What the node runs on, once it runs.
+
+    @property
+    def engine(self) -> Engine:
+        """What carries its publications."""
+        return _there(self._engine)
+
+    @property
+    def services(self) -> Services:
+        """What its conversations share."""
+        return _there(self._services)
+
+    @property
+    def cluster(self) -> Cluster:
+        """Itself among the others."""
+        return _there(self._cluster)
 
     # What metrics and health read.
 
     @property
     def is_ready(self) -> bool:
         """Whether new connections should be sent here."""
-        return self._unready_because is None
+        return self._readiness.reason(now_s=self._clock.monotonic()) is None
 
     @property
     def public_address(self) -> Any:
@@ -115,7 +127,25 @@ class Node:
 
     def queued(self) -> int:
         """Count the deliveries that wait for the end of the loop turn."""
-        return self._fanout.queued if self._fanout else 0
+        return self._services.fanout.queued if self._services is not None else 0
+
+    @property
+    def is_broker_up(self) -> bool:
+        """Whether the broker works."""
+        return self._readiness.trouble is None
+
+    @property
+    def redis_counts(self) -> RedisCounts | None:
+        """What the Redis engine has counted; `None` on another engine."""
+        return self._engine.counts if isinstance(self._engine, RedisEngine) else None
+
+    def nodes(self) -> int:
+        """Count the nodes of the cluster that are known, this one included."""
+        return len(self.cluster.info())
+
+    def presence_entries(self) -> int:
+        """Count the subscriptions that are kept in a channel's presence."""
+        return len(self.services.presences)
 
     def connection_count(self) -> int:
         """Count open connections."""
@@ -124,9 +154,13 @@ class Node:
     # Life.
 
     async def run(self) -> None:
-        """Serve until `stop` is called, then drain; returns when all is released."""
+        """Serve until `stop` is called, then drain; returns when all is released.
+
+        Raises:
+            EngineError: if what it should run on is none that it can work with; the node has stopped then.
+        """
         loop = asyncio.get_running_loop()
-        broker = self._make_broker()
+        engine = self._engine = make_engine(self.config, clock=self._clock, log=self._log)
         async with asyncio.TaskGroup() as tasks:
             commands: set[asyncio.Task[None]] = set()
 
@@ -136,19 +170,35 @@ class Node:
                 task.add_done_callback(commands.discard)
                 return task
 
-            services = self._make_services(broker, spawn)
-            self._fanout = Fanout(self.hub, self.counts, monotonic=self._clock.monotonic, call_soon=loop.call_soon)
-            broker.start(self._fanout)
+            services = self._services = self._make_services(engine, spawn, loop)
+            cluster = self._cluster = Cluster(
+                engine.control,
+                LocalOrders(services),
+                self.config.node,
+                name=self.config.node.name or default_name(),
+                version=self.version,
+                log=self._log,
+                monotonic=self._clock.monotonic,
+            )
+            engine.broker.start(services.intake)
+            cluster.start()
             gate = self._make_gate(services)
             public, internal = self._make_listeners(gate, loop)
             serving = [
                 tasks.create_task(public.serve(), name="public port"),
                 tasks.create_task(internal.serve(), name="internal port"),
             ]
-            ticking = tasks.create_task(self._tick(services.wheel), name="timer wheel")
+            holding = tasks.create_task(self._hold(engine), name="engine")
+            announcing = tasks.create_task(cluster.run(), name="cluster")
+            background = [
+                tasks.create_task(self._tick(services.wheel, engine), name="timer wheel"),
+                tasks.create_task(services.presences.run(), name="presence"),
+                tasks.create_task(self._check_positions(services.intake), name="position check"),
+            ]
             await public.started()
             await internal.started()
-            self._unready_because = None
+            self._readiness.own_reason = None
+            self._note_trouble(engine)
             self._started.set()
             self._log.info("started", public=address_text(public.address), internal=address_text(internal.address))
             await self._stopping.wait()
@@ -160,11 +210,16 @@ class Node:
             public.stop()
             await serving[0]
             internal.stop()
-            ticking.cancel()
-            for command in commands:  # its client has gone, so nobody waits for what it would say
-                command.cancel()
-            await broker.stop()
+            # Of the commands that still wait the clients have gone, so nobody waits for what they would say.
+            for task in (*background, *commands):
+                task.cancel()
+            cluster.stop()
+            await announcing  # its goodbye goes out before the engine stops
+            await engine.stop()
+            await holding
         self._log.info("stopped")
+        if self._fault is not None:
+            raise self._fault
 
     async def started(self) -> None:
         """Wait until the node serves."""
@@ -174,23 +229,53 @@ class Node:
         """Begin to drain; a second time does nothing."""
         self._stopping.set()
 
-    async def _tick(self, wheel: TimerWheel[Conversation]) -> None:
+    async def _hold(self, engine: Engine) -> None:
+        """Hold the engine's links, and stop the node if it turns out to be none that it can work with."""
+        try:
+            await engine.run()
+        except EngineError as error:
+            self._fault = error
+            self.stop()
+
+    async def _check_positions(self, intake: Intake) -> None:
+        delay_s = self.config.client.channel_position_check_delay_s
+        while delay_s:
+            await asyncio.sleep(delay_s / intake.rounds)
+            intake.check()
+
+    def _note_trouble(self, engine: Engine) -> None:
+        before, trouble = self._readiness.trouble, engine.trouble
+        down_s = self._readiness.note(trouble, now_s=self._clock.monotonic())
+        if trouble is not None and before is None:
+            self._log.warning("broker lost", reason=trouble)
+        elif down_s is not None:
+            self._log.info("broker back", seconds=round(down_s, 3))
+            self.services.presences.renew_all()  # it may have lost what it knew
+
+    async def _tick(self, wheel: TimerWheel[Conversation], engine: Engine) -> None:
         while True:
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(TICK_S)
+            self._note_trouble(engine)
             for conversation in wheel.advance(self._clock.monotonic()):
                 conversation.tick()
 
     async def _drain(self, gate: Gate, public: Listener) -> None:
         """Send everybody away and wait until their sockets have gone."""
-        self._unready_because = _DRAINING
+        self._readiness.own_reason = _DRAINING
         gate.is_open = False
         self._log.info("draining", connections=len(self.connections))
         public.stop_accepting()
-        if self._fanout is not None:
-            self._fanout.flush()  # what was accepted in this turn goes out before the goodbyes
+        self.services.fanout.flush()  # what was accepted in this turn goes out before the goodbyes
         for conversation in self.connections:
             conversation.disconnect(codes.SHUTDOWN)
         await gate.emptied()
+
+    async def _disconnect_others(self, user: str, client: str) -> None:
+        order = DisconnectUser(user, whitelist=(client,), disconnect=codes.CONNECTION_LIMIT)
+        try:
+            await self.cluster.carry_out(order)
+        except BrokerError as error:
+            self._log.warning("other connections of a user not ended", user=user, reason=str(error))
 
     def _report_key_set(self, reason: str) -> None:
         self.counts.key_set_failures += 1
@@ -198,57 +283,22 @@ class Node:
 
     # Parts.
 
-    def _make_broker(self) -> Broker:
-        match self.config.broker.type:
-            case BrokerType.MEMORY:
-                return MemoryBroker(monotonic=self._clock.monotonic)
-
-    def _make_services(self, broker: Broker, spawn: Any) -> Services:
-        client, channel = self.config.client, self.config.channel
-        personal = client.subscribe_to_user_personal_channel
-        checks = not client.insecure_skip_token_signature_verify
-
-        def verifier(settings: TokenSettings) -> TokenVerifier:
-            return TokenVerifier(settings, is_signature_checked=checks, report=self._report_key_set)
-
-        connection_tokens = subscription_tokens = verifier(client.token)
-        if client.subscription_token.enabled:
-            subscription_tokens = verifier(client.subscription_token)
-        return Services(
-            session=client,
-            is_insecure=client.insecure,
-            is_anonymous_allowed=client.allow_anonymous_connect_without_token,
-            refuses_anonymous_tokens=client.disallow_anonymous_connection_tokens,
-            includes_server_time=client.connect_include_server_time,
-            user_connection_limit=client.user_connection_limit,
-            personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
-            max_channel_length=channel.max_length,
-            rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
-            version=f"gateway {__version__}",
-            channels=Channels(channel),
-            connection_tokens=connection_tokens,
-            subscription_tokens=subscription_tokens,
-            hub=self.hub,
-            interest=Interest(broker),
-            broker=broker,
-            publisher=Publisher(
-                broker,
-                self.counts,
-                monotonic=self._clock.monotonic,
-                unix=self._clock.unix,
-                max_depth=self.config.json_.max_depth,
-            ),
-            handlers=dict(HANDLERS),
-            connections=self.connections,
-            wheel=TimerWheel(now_s=self._clock.monotonic(), resolution_s=_TICK_S),
+    def _make_services(self, engine: Engine, spawn: Spawn, loop: asyncio.AbstractEventLoop) -> Services:
+        surroundings = Surroundings(
             counts=self.counts,
+            hub=self.hub,
+            connections=self.connections,
             log=self._log,
-            monotonic=self._clock.monotonic,
-            unix=self._clock.unix,
+            clock=self._clock,
             random=random.random,
             new_id=lambda: str(uuid.uuid4()),
             spawn=spawn,
+            call_soon=loop.call_soon,
+            call_later=loop.call_later,
+            report_key_set=self._report_key_set,
+            disconnect_others=lambda user, client: spawn(self._disconnect_others(user, client)),
         )
+        return make_services(self.config, engine, surroundings)
 
     def _make_gate(self, services: Services) -> Gate:
         config = self.config
@@ -282,7 +332,8 @@ class Node:
         internal = Listener(
             self._internal_socket,
             internal_app(
-                unready_because=lambda: self._unready_because,
+                unready_because=lambda: self._readiness.reason(now_s=self._clock.monotonic()),
+                broker_trouble=lambda: self._readiness.trouble,
                 render_metrics=lambda: render(registry),
             ),
             head=config.http_server,
@@ -305,6 +356,15 @@ async def run_until_signalled(node: Node) -> None:
     for signum in _SIGNALS:
         loop.add_signal_handler(signum, handle, signum)
     await node.run()
+
+
+PartT = TypeVar("PartT")
+
+
+def _there(part: PartT | None) -> PartT:
+    if part is None:
+        raise AssertionError("the node does not run yet")
+    return part
 
 
 def default_name() -> str:

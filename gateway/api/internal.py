@@ -10,10 +10,16 @@ from starlette.routing import Route
 from gateway.observability.metrics import CONTENT_TYPE
 
 
-def internal_app(*, unready_because: Callable[[], str | None], render_metrics: Callable[[], bytes]) -> Starlette:
+def internal_app(
+    *,
+    unready_because: Callable[[], str | None],
+    broker_trouble: Callable[[], str | None],
+    render_metrics: Callable[[], bytes],
+) -> Starlette:
     """Return the application of the internal port.
 
-    *unready_because* says in a few words why the node should get no new connections, or `None` when it should.
+    *unready_because* says in a few words why the node should get no new connections, or `None` when it should;
+    *broker_trouble* what keeps its broker from working, which for a while is no reason.
     """
 
     async def livez(_request: Request) -> Response:
@@ -23,7 +29,7 @@ def internal_app(*, unready_because: Callable[[], str | None], render_metrics: C
         reason = unready_because()
         status = 503 if reason else 200
         if "verbose" in request.query_params:
-            return JSONResponse({"ready": reason is None, "reason": reason}, status)
+            return JSONResponse({"ready": reason is None, "reason": reason, "broker": broker_trouble() or "ok"}, status)
         return PlainTextResponse(f"{reason or 'ok'}\n", status)
 
     async def metrics(_request: Request) -> Response:

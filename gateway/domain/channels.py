@@ -72,6 +72,18 @@ class ChannelOptions(Settings):
     """Let clients read the history while they are subscribed."""
     allow_history_for_anonymous: bool = False
     """Extend those two to anonymous clients."""
+    presence: bool = False
+    """Keep who is subscribed, for all nodes."""
+    join_leave: bool = False
+    """Tell subscribers who joins and leaves: those who ask and may read the presence."""
+    force_push_join_leave: bool = False
+    """Tell every subscriber; needs `join_leave`."""
+    allow_presence_for_client: bool = False
+    """Let clients ask who is subscribed, subscribed or not."""
+    allow_presence_for_subscriber: bool = False
+    """Let clients ask who is subscribed while they are subscribed."""
+    allow_presence_for_anonymous: bool = False
+    """Extend those two to anonymous clients."""
     handler: str = ""
     """Plain protocol: answer each message with this function (entry point `gateway.handlers`) instead of publishing."""
     processors: list[str] = Field(default=[])

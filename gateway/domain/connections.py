@@ -53,6 +53,12 @@ class Connections(Generic[ConnectionT]):
             if not siblings:
                 del self._by_user[user]
 
+    def of(self, user: str) -> list[ConnectionT]:
+        """Return the connections of *user* on this node; for "" those without a user, known or not yet."""
+        if user:
+            return list(self._by_user.get(user, ()))
+        return [each for each in self._by_client.values() if not each.session.user]
+
     def count_of(self, user: str) -> int:
         """Count the connections of *user* on this node."""
         return len(self._by_user.get(user, ()))

@@ -37,6 +37,8 @@ class Ledger:
 
     published: int = 0
     received: int = 0
+    duplicates: int = 0
+    """What came a second time, after it had been read from the stream, and was not delivered again."""
     due: int = 0
     delivered: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -66,6 +68,20 @@ class Counts:
     """By method."""
     errors: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By method and error code."""
+    gaps: int = 0
+    """Publications that did not follow the one before, so that the stream had to be read."""
+    caught_up: int = 0
+    """Publications that a node had missed and read from the stream."""
+    positions_lost: int = 0
+    """Streams whose missed publications were gone, or whose epoch had changed."""
+    interruptions: int = 0
+    """Times that subscriptions were back after the broker's link had been down."""
+    interrupted_s: float = 0.0
+    """How long those were, in seconds."""
+    presence_failures: int = 0
+    """Joins, leaves and renewals that the presence store did not take."""
+    events_out: int = 0
+    """Joins and leaves handed to transports."""
     messages_in: int = 0
     bytes_in: int = 0
     messages_out: int = 0

@@ -5,30 +5,13 @@ joins or leaves does so at a batch's edge: a newcomer never gets a part of a bat
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
 
 from gateway.domain.channels import Channel
 from gateway.domain.counts import Ledger
-from gateway.protocol.codes import Disconnect
-from gateway.protocol.messages import Publication
-from gateway.protocol.variants import Variant
-
-
-class Subscriber(Protocol):
-    """Where publications go: the transport of a session."""
-
-    def offer(self, data: bytes) -> bool:
-        """Take *data* to write it soon; false when the reader is too slow, and nothing was taken."""
-
-    def dismiss(self, disconnect: Disconnect) -> None:
-        """End the connection."""
-
-
-class Traffic(NamedTuple):
-    """How much has been written, in messages and in bytes with their framing."""
-
-    messages: int = 0
-    size: int = 0
+from gateway.domain.subscriber import Subscriber, Traffic
+from gateway.domain.track import Latecomer, Track
+from gateway.protocol.messages import Join, Leave, Publication
+from gateway.protocol.variants import ProtocolVariant, Variant
 
 
 class Group(dict[Subscriber, None]):
@@ -46,9 +29,9 @@ class Group(dict[Subscriber, None]):
 
 
 class LocalChannel:
-    """A channel with at least one subscriber on this node."""
+    """A channel with at least one subscriber on this node, or one who is about to be."""
 
-    __slots__ = ("accepted_at_s", "channel", "groups", "ledger", "pending")
+    __slots__ = ("accepted_at_s", "channel", "events", "groups", "ledger", "pending", "track", "watchers")
 
     def __init__(self, channel: Channel, ledger: Ledger) -> None:
         self.channel = channel
@@ -57,9 +40,27 @@ class LocalChannel:
         self.pending: list[Publication] = []
         self.accepted_at_s: list[float] = []
         """When each pending publication was accepted, on the clock of the fan-out."""
+        self.track: Track | None = None if channel.stream is None else Track()
+        """This node's place in the stream. A channel without history has one, too, while somebody is positioned in it:
+        its epoch tells whether the broker has lost everything."""
+        self.events: list[Join | Leave] = []
+        """Who came and went during this turn."""
+        self.watchers: dict[str, tuple[Subscriber, ProtocolVariant]] | None = None
+        """Those who are told about that, by client id."""
 
     def __len__(self) -> int:
         return sum(len(group) for group in self.groups.values())
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether nobody is here, nor on the way."""
+        track = self.track
+        return not self.groups and (track is None or not (track.newcomers or track.latecomers))
+
+    def subscribers(self) -> list[Subscriber]:
+        """Return a copy of all who are here, those who wait for their edge included."""
+        late = self.track.latecomers if self.track is not None else []
+        return [each for group in self.groups.values() for each in group] + [each.subscriber for each in late]
 
 
 class Hub:
@@ -74,7 +75,8 @@ class Hub:
         return len(self._channels)
 
     def __iter__(self) -> Iterator[LocalChannel]:
-        return iter(self._channels.values())
+        """Iterate over a copy, so that channels may come and go meanwhile."""
+        return iter(list(self._channels.values()))
 
     def get(self, channel: str) -> LocalChannel | None:
         """Return *channel* if somebody here is subscribed to it."""
@@ -83,17 +85,55 @@ class Hub:
     def join(self, channel: Channel, subscriber: Subscriber, variant: Variant) -> Traffic:
         """Deliver to *subscriber* what arrives from now on; returns what its group was written before."""
         local = self._channels.get(channel.name)
-        if local is not None and local.pending and self.flush is not None:
-            self.flush(local)
-            # The flush may have sent the last subscriber away, and the channel with it.
-            local = self._channels.get(channel.name)
-        if local is None:
-            local = self._channels[channel.name] = LocalChannel(channel, self._ledger(channel.namespace))
-        group = local.groups.get(variant)
-        if group is None:
-            group = local.groups[variant] = Group()
-        group[subscriber] = None
-        return group.sent
+        if local is not None:
+            self.flush_pending(local)
+        return _enter(self._open(channel), subscriber, variant)
+
+    def join_after(
+        self,
+        channel: Channel,
+        subscriber: Subscriber,
+        variant: Variant,
+        *,
+        after: int,
+        joined: Callable[[Traffic], None],
+    ) -> None:
+        """Deliver to *subscriber* what comes above the offset *after*, in a channel that it announced itself in.
+
+        *joined* gets what its group was written before: now, or when this node has received as much as that.
+        """
+        local = self._channels[channel.name]
+        self.flush_pending(local)
+        if local.track is None:
+            raise AssertionError("a channel that somebody was expected in has a track")
+        if after > local.track.offset:
+            local.track.wait(Latecomer(after, subscriber, variant, joined))
+        else:
+            joined(_enter(local, subscriber, variant))
+
+    def admit(self, local: LocalChannel) -> None:
+        """Let those join for whom the position of *local* has come far enough; flush before."""
+        if local.track is not None:
+            for each in local.track.arrived():
+                each.joined(_enter(local, each.subscriber, each.variant))
+
+    def expect(self, channel: Channel) -> LocalChannel:
+        """Keep what is delivered in *channel*, for one who is about to join; `forget` it when it has, or gave up."""
+        local = self._open(channel)
+        if local.track is None:
+            local.track = Track()
+        local.track.newcomers += 1
+        return local
+
+    def forget(self, local: LocalChannel) -> None:
+        """Expect one less in *local*."""
+        track = local.track
+        if track is None:
+            raise AssertionError("a channel that somebody was expected in has a track")
+        track.newcomers -= 1
+        if not track.newcomers:
+            track.forget_recent()
+        self._close_deserted(local)
 
     def leave(self, channel: str, subscriber: Subscriber, variant: Variant) -> Traffic:
         """Deliver nothing more of *channel* to *subscriber*; returns what its group has been written until now.
@@ -103,19 +143,60 @@ class Hub:
         local = self._channels.get(channel)
         if local is None:
             return Traffic()
-        group = local.groups.get(variant)
-        if group is not None:
-            group.pop(subscriber, None)
+        sent, group = Traffic(), local.groups.get(variant)
+        if group is not None and subscriber in group:
+            sent = group.sent
+            del group[subscriber]
             if not group:
                 del local.groups[variant]
-        if not local.groups:
-            del self._channels[channel]
-        return group.sent if group is not None else Traffic()
+        elif local.track is not None:
+            local.track.drop(subscriber)
+        self._close_deserted(local)
+        return sent
+
+    def flush_pending(self, local: LocalChannel) -> None:
+        """Write what waits in *local*, so that who joins next starts after it; it may send subscribers away."""
+        if local.pending and self.flush is not None:
+            self.flush(local)
+
+    def watch(self, channel: str, client_id: str, subscriber: Subscriber, variant: ProtocolVariant) -> None:
+        """Tell *subscriber*, who has joined *channel*, who else comes and goes."""
+        local = self._channels[channel]
+        if local.watchers is None:
+            local.watchers = {}
+        local.watchers[client_id] = subscriber, variant
+
+    def unwatch(self, channel: str, client_id: str) -> None:
+        """Tell it no longer; does nothing if it was not told."""
+        local = self._channels.get(channel)
+        if local is not None and local.watchers is not None:
+            local.watchers.pop(client_id, None)
+            if not local.watchers:
+                local.watchers = None
 
     def subscriptions(self) -> Mapping[str, int]:
         """Count the subscriptions of each namespace."""
         counts: dict[str, int] = {}
         for local in self._channels.values():
             namespace = local.channel.namespace
-            counts[namespace] = counts.get(namespace, 0) + len(local)
+            late = len(local.track.latecomers) if local.track is not None else 0
+            counts[namespace] = counts.get(namespace, 0) + len(local) + late
         return counts
+
+    def _open(self, channel: Channel) -> LocalChannel:
+        local = self._channels.get(channel.name)
+        if local is None:
+            local = self._channels[channel.name] = LocalChannel(channel, self._ledger(channel.namespace))
+        return local
+
+    def _close_deserted(self, local: LocalChannel) -> None:
+        if local.is_deserted and self._channels.get(local.channel.name) is local:
+            del self._channels[local.channel.name]
+
+
+def _enter(local: LocalChannel, subscriber: Subscriber, variant: Variant) -> Traffic:
+    group = local.groups.get(variant)
+    if group is None:
+        group = local.groups[variant] = Group()
+    group[subscriber] = None
+    return group.sent

@@ -34,3 +34,10 @@ def may_read_history(channel: Channel, user: str, *, is_subscribed: bool, is_ins
     options = channel.options
     allowed = options.allow_history_for_client or (options.allow_history_for_subscriber and is_subscribed)
     return is_insecure or (allowed and (bool(user) or options.allow_history_for_anonymous))
+
+
+def may_read_presence(channel: Channel, user: str, *, is_subscribed: bool, is_insecure: bool) -> bool:
+    """Decide whether *user* may ask who is in the channel (protocol.md 3.5); whether anybody keeps that is apart."""
+    options = channel.options
+    allowed = options.allow_presence_for_client or (options.allow_presence_for_subscriber and is_subscribed)
+    return is_insecure or (allowed and (bool(user) or options.allow_presence_for_anonymous))

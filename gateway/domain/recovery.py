@@ -41,6 +41,18 @@ def recover(mode: RecoveryMode, since: StreamPosition, page: StreamPage) -> Reco
     return _recover_all(since, page)
 
 
+def extend(mode: RecoveryMode, recovered: Recovered, delivered: list[Publication]) -> Recovered:
+    """Add what was *delivered* on this node after the page was read, and before the subscriber could join."""
+    if not delivered:
+        return recovered
+    if mode is RecoveryMode.CACHE:
+        return Recovered(is_recovered=True, position=recovered.position, publications=delivered[-1:])
+    if recovered.is_recovered:
+        return msgspec.structs.replace(recovered, publications=recovered.publications + delivered)
+    top = StreamPosition(delivered[-1].offset, recovered.position.epoch)
+    return Recovered(is_recovered=False, position=top, publications=[])
+
+
 def _recover_all(since: StreamPosition, page: StreamPage) -> Recovered:
     found, top = page.publications, page.position
     # An empty epoch is a wildcard: the client has never been told one.

@@ -12,15 +12,15 @@ clock.
 """
 
 from enum import Enum, auto
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from gateway.domain.channels import Channel
-from gateway.domain.hub import Traffic
 from gateway.domain.identity import Identity
 from gateway.domain.ratelimit import TokenBucket
+from gateway.domain.subscriber import Traffic
 from gateway.domain.wheel import NEVER
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
@@ -52,6 +52,12 @@ class SessionSettings(Settings):
     """Publications in one history reply."""
     recovery_max_publication_limit: Size = 300
     """Publications that a subscriber may have missed and still recover."""
+    channel_position_check_delay_s: Seconds = 40.0
+    """How long a stream may bring nothing before a node looks whether it missed something (0: it never looks)."""
+    presence_update_interval_s: Annotated[Seconds, Field(gt=0)] = 27.0
+    """How often a node renews the presence of its clients."""
+    presence_ttl_s: Annotated[Seconds, Field(gt=0)] = 60.0
+    """How long the presence of a client outlives a node that died; longer than `presence_update_interval`."""
     command_rate: Limit = 300
     """Commands a second that one connection may send (error 111; far over it disconnect 3013; 0: no limit)."""
     command_burst: Size = 600
@@ -62,6 +68,14 @@ class SessionSettings(Settings):
         if self.pong_timeout_s >= self.ping_interval_s:
             pong, ping = self.pong_timeout_s, self.ping_interval_s
             message = f"pong_timeout ({pong:g}s) must be shorter than ping_interval ({ping:g}s)"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _reject_flickering_presence(self) -> Self:
+        if self.presence_ttl_s <= self.presence_update_interval_s:
+            ttl, interval = self.presence_ttl_s, self.presence_update_interval_s
+            message = f"presence_ttl ({ttl:g}s) must be longer than presence_update_interval ({interval:g}s)"
             raise ValueError(message)
         return self
 
@@ -89,18 +103,49 @@ class SubscriptionExpired(msgspec.Struct, frozen=True, gc=False):
 Action = SendPing | SubscriptionExpired | Disconnect
 
 
+class Features(msgspec.Struct, frozen=True, gc=False):
+    """What one subscription has beyond publications: the namespace's options, a token's overrides, wishes granted."""
+
+    is_positioned: bool = False
+    """Told when publications are lost."""
+    is_recoverable: bool = False
+    """Given what it missed when it comes back."""
+    is_present: bool = False
+    """Kept in the channel's presence."""
+    is_announced: bool = False
+    """Told to others when it comes and goes."""
+    is_watching: bool = False
+    """Told when others do."""
+
+
+PLAIN_FEATURES: Final = Features()
+
+
 class Subscription:
     """One channel that a session is in."""
 
-    __slots__ = ("channel", "expires_at_s", "info", "is_server_side", "sent_before")
+    __slots__ = ("channel", "expires_at_s", "features", "info", "is_server_side", "sent_before")
 
-    def __init__(self, channel: Channel, *, info: ClientInfo, is_server_side: bool, expires_at_s: float) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        info: ClientInfo,
+        is_server_side: bool,
+        expires_at_s: float,
+        features: Features = PLAIN_FEATURES,
+    ) -> None:
         self.channel = channel
+        self.features = features
         self.info = info
         self.is_server_side = is_server_side
         self.expires_at_s = expires_at_s
         self.sent_before = Traffic()
         """What the group that the subscriber joined had been written by then."""
+
+    def note_joined(self, sent_before: Traffic) -> None:
+        """Take note of what the group had been written when the subscriber joined it."""
+        self.sent_before = sent_before
 
 
 class Session:
@@ -154,10 +199,18 @@ class Session:
     def identify(self, identity: Identity, *, now_s: float, unix_s: float) -> None:
         """Take over user, info and expiry of *identity*; a refresh does only this."""
         self.user = identity.user
-        self.info = ClientInfo(user=identity.user, client=self.client_id, conn_info=identity.info)
+        self.inform(identity.info)
+        self.expire_at(monotonic_expiry(identity.expires_at_s, now_s=now_s, unix_s=unix_s))
+
+    def inform(self, info: msgspec.Raw) -> None:
+        """Let *info* be what others are told of the connection from now on."""
+        self.info = ClientInfo(user=self.user, client=self.client_id, conn_info=info)
         for subscription in self.subscriptions.values():
-            subscription.info = ClientInfo(identity.user, self.client_id, identity.info, subscription.info.chan_info)
-        self._expires_at_s = monotonic_expiry(identity.expires_at_s, now_s=now_s, unix_s=unix_s)
+            subscription.info = ClientInfo(self.user, self.client_id, info, subscription.info.chan_info)
+
+    def expire_at(self, expires_at_s: float) -> None:
+        """Let the connection expire at *expires_at_s*."""
+        self._expires_at_s = expires_at_s
         self._reschedule()
 
     def refuse(self, *, now_s: float) -> None:

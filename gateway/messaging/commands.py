@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,21 +10,22 @@ import msgspec
 from gateway.auth.tokens import TokenRefusedError
 from gateway.broker.contract import BrokerError, Published
 from gateway.broker.outcome import Outcome
+from gateway.domain.channels import Channel
 from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State
 from gateway.messaging.connecting import connect, refresh
-from gateway.messaging.conversation import Conversation, Services
-from gateway.messaging.history import history
+from gateway.messaging.conversation import Conversation
 from gateway.messaging.port import Transport
+from gateway.messaging.queries import history, presence, presence_stats
+from gateway.messaging.services import Services
 from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError
-from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 from gateway.protocol.messages import (
     Command,
-    PresenceRequest,
-    PresenceStatsRequest,
+    Publication,
     PublishRequest,
     Push,
     Reply,
@@ -39,6 +40,12 @@ _WITHIN: Final = Verdict.WITHIN
 
 Answer = msgspec.Struct | ErrorCode | Disconnect | None
 """What became of a command: a result, an error for it, the end of the connection, or nobody left to tell."""
+
+
+class ServerCommand(Command):
+    """What is carried out in the line of a client's commands although the client did not send it."""
+
+    carry_out: Callable[[], Coroutine[Any, Any, None]] | None = None
 
 
 class ClientConversation(Conversation):
@@ -90,6 +97,15 @@ class ClientConversation(Conversation):
         if self.uses_transport_pings:
             self.session.pong()
 
+    def carry_out(self, command: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *command* behind the client's commands that came before, ahead of those that come after."""
+        self.submit(ServerCommand(carry_out=command))
+
+    def push_publications(self, channel: str, publications: Sequence[Publication]) -> None:
+        """Send publications of *channel* that this client alone gets."""
+        self._replies += [self.variant.codec.publication(channel, each) for each in publications]
+        self._flush()
+
     def push(self, push: Push) -> None:
         """Say something unasked, after all replies that are ready."""
         self._replies.append(self.variant.codec.push(push))
@@ -97,7 +113,7 @@ class ClientConversation(Conversation):
 
     def _flush(self) -> None:
         replies, self._replies = self._replies, []
-        if not replies:
+        if not replies or self.has_gone():
             return
         data = self.variant.messages(replies)
         self.note_replied(len(data))
@@ -173,6 +189,8 @@ class ClientConversation(Conversation):
                     return self._answer_later(command.id, method, answer)
                 self._answer(command.id, method, answer)
                 return None
+        if isinstance(command, ServerCommand) and command.carry_out is not None:
+            return command.carry_out()
         # A command that is none (2.2).
         self.disconnect(codes.PROTOCOL_VIOLATED)
         return None
@@ -226,10 +244,15 @@ class ClientConversation(Conversation):
             )
             info = subscription.info if subscription else session.info
             outcome = refusal or services.publisher.publish(channel, request.data, info)
-        if self._publishes is None and isinstance(outcome, Outcome) and outcome.is_settled and outcome.error is None:
-            self._replies.append(self.variant.codec.published(command_id))
-        else:
-            self._answer_in_order(command_id, "publish", outcome)
+        if self._publishes is None and isinstance(outcome, Outcome):
+            if not outcome.is_settled:
+                self._publishes = deque(((command_id, outcome),))
+                outcome.then(self._answer_publishes)
+                return
+            if outcome.error is None:
+                self._replies.append(self.variant.codec.published(command_id))
+                return
+        self._answer_in_order(command_id, "publish", outcome)
 
     def _answer_in_order(self, command_id: int, method: str, outcome: Outcome[Published] | ErrorCode) -> None:
         """Answer with what is refused, or not settled by the broker yet, behind the publishes that are not either."""
@@ -247,29 +270,53 @@ class ClientConversation(Conversation):
         self._regulate()
 
     def _answer_publishes(self, _: Outcome[Published]) -> None:
-        while self._publishes and self._publishes[0][1].is_settled:
-            command_id, outcome = self._publishes.popleft()
-            try:
-                outcome.result()
-            except _RefusedError as refusal:
-                self._refuse(command_id, refusal.method, refusal.error)
-            except BrokerError:
-                self._refuse(command_id, "publish", codes.INTERNAL_ERROR)
-            else:
+        """Answer the publishes that are settled, in their order; replies of one turn become one write."""
+        publishes = self._publishes
+        if publishes is None:
+            return
+        if not self._replies:
+            self.services.turn.flush_at_end(self)
+        while publishes and publishes[0][1].is_settled:
+            command_id, outcome = publishes.popleft()
+            if outcome.error is None:
                 self._replies.append(self.variant.codec.published(command_id))
-        if not self._publishes:
+            elif isinstance(outcome.error, _RefusedError):
+                self._refuse(command_id, outcome.error.method, outcome.error.error)
+            else:
+                self._refuse(command_id, "publish", codes.INTERNAL_ERROR)
+        if not publishes:
             self._publishes = None
-        if not self.has_gone():
-            self._flush()
+        if self.is_deaf and not self.has_gone():
             self._regulate()
 
     def _waiting(self) -> int:
         return super()._waiting() + (len(self._publishes) if self._publishes is not None else 0)
 
+    def room(self) -> int:
+        """Return what the transport takes, less what waits to be written."""
+        return self.transport.room - sum(map(len, self._replies))
+
+    def unsubscribe(self, channel: str, reason: Unsubscribed) -> None:
+        """End a subscription and tell the client why; nothing is said where there is none."""
+        if self.leave(channel):
+            self.services.counts.unsubscribes[reason.code] += 1
+            self.push(Push(channel=channel, unsubscribe=reason))
+
+    def tell_gap(self, channel: str) -> None:
+        """End a positioned subscription as protocol.md 3.6 says: the SDK comes back at once and recovers, or not."""
+        subscription = self.session.subscriptions.get(channel)
+        if subscription is None or not subscription.features.is_positioned:
+            return
+        if subscription.is_server_side:
+            self.disconnect(codes.INSUFFICIENT_STATE)
+        else:
+            self.unsubscribe(channel, codes.UNSUBSCRIBED_INSUFFICIENT_STATE)
+
     def _subscription_expired(self, channel: str) -> None:
-        self.leave(channel)
-        self.services.counts.unsubscribes[codes.UNSUBSCRIBED_EXPIRED.code] += 1
-        self.push(Push(channel=channel, unsubscribe=codes.UNSUBSCRIBED_EXPIRED))
+        self.unsubscribe(channel, codes.UNSUBSCRIBED_EXPIRED)
+
+    def _watch_channel(self, channel: Channel) -> None:
+        self.services.hub.watch(channel.name, self.session.client_id, self.transport, self.variant)
 
 
 class _RefusedError(BrokerError):
@@ -293,22 +340,14 @@ def _rpc(_client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode:
     return RPCResult() if request.method == "ping" else codes.METHOD_NOT_FOUND
 
 
-def _not_available(client: Conversation, request: PresenceRequest | PresenceStatsRequest) -> ErrorCode | Disconnect:
-    """Answer for a feature that no namespace here has."""
-    if not request.channel:
-        return codes.PROTOCOL_VIOLATED
-    channel = client.services.channels.resolve(request.channel)
-    return channel if isinstance(channel, ErrorCode) else codes.NOT_AVAILABLE
-
-
 # In the order in which the server looks for requests (2.1). A publish beside another request is not worth a method: it
 # is carried out above, or not at all.
 _METHODS: Final[tuple[tuple[str, Callable[[Conversation, Any], Answer | Coroutine[Any, Any, Answer]]], ...]] = (
     ("connect", _connect_again),
     ("subscribe", subscribe),
     ("unsubscribe", unsubscribe),
-    ("presence", _not_available),
-    ("presence_stats", _not_available),
+    ("presence", presence),
+    ("presence_stats", presence_stats),
     ("history", history),
     ("rpc", _rpc),
     ("send", _send),

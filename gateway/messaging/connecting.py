@@ -6,8 +6,7 @@ from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import ttl
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.history import follow
-from gateway.messaging.subscribing import new_subscription
+from gateway.messaging.joining import Joining, join_all
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
@@ -37,24 +36,19 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     wanted = _server_side(client, request, identity)
     if not isinstance(wanted, list):
         return wanted
-    names = [channel.name for channel, _ in wanted]
-    if not await client.acquire(names):
-        return None
-    try:
-        subs = await _follow_all(client, request, wanted)
-    except BaseException:
-        services.interest.release(*names)
-        raise
-    if client.has_gone():
-        services.interest.release(*names)
+    unix_s = services.unix()
+    session.identify(identity, now_s=services.monotonic(), unix_s=unix_s)
+    joinings = [_join(client, request, channel, grant) for channel, grant in wanted]
+    if not await join_all(client, joinings):
         return None
     unix_s = services.unix()
     session.accept(identity, now_s=services.monotonic(), unix_s=unix_s, random=services.random())
     session.granted = frozenset(grant.channel for grant in _grants(client, identity))
     client.watch()
     client.note_authenticated(name=request.name)
-    for channel, grant in wanted:
-        client.enter(new_subscription(client, channel, grant, is_server_side=True))
+    if services.disconnect_others is not None and session.user:
+        services.disconnect_others(session.user, session.client_id)
+    subs = {joining.channel.name: _begin(joining) for joining in joinings}
     settings, pings = services.session, not client.uses_transport_pings
     return ConnectResult(
         client=session.client_id,
@@ -68,20 +62,19 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     )
 
 
-async def _follow_all(
-    client: Conversation, request: ConnectRequest, wanted: list[tuple[Channel, Grant]]
-) -> dict[str, SubscribeResult]:
-    """Read where each server-side subscription begins, and what it missed since the position that the client told."""
-    subs: dict[str, SubscribeResult] = {}
-    for channel, grant in wanted:
-        asked = request.subs.get(channel.name, SubscribeRequest())
-        asked.flag = 0  # a server-side subscription is not the client's to reject
-        result = await follow(client, channel, asked, grant.overrides)
-        if isinstance(result, ErrorCode):
-            raise AssertionError("only a client that rejects it gets an error")  # noqa: TRY004 - can't happen
-        result.data = grant.data
-        subs[channel.name] = result
-    return subs
+def _join(client: Conversation, request: ConnectRequest, channel: Channel, grant: Grant) -> Joining:
+    asked = request.subs.get(channel.name, SubscribeRequest())
+    asked.flag = 0  # a server-side subscription is not the client's to reject
+    return Joining(client, channel, asked, grant, is_server_side=True)
+
+
+def _begin(joining: Joining) -> SubscribeResult:
+    """Let a server-side subscription begin, with what it missed since the position that the client told."""
+    result = joining.result()
+    if result is None:
+        raise AssertionError("only a client that rejects it gets an error")
+    joining.enter()
+    return result
 
 
 async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResult | ErrorCode | Disconnect | None:

@@ -5,71 +5,25 @@ that has to wait (for a broker, for keys) runs as a task, and those behind it wa
 all others run in the call that brought them. No task, queue or generator is made for a publication.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-import structlog
-
-from gateway.auth.tokens import TokenRefusedError, TokenVerifier
-from gateway.broker.contract import Broker
-from gateway.domain.channels import Channel, Channels, DataFormat
-from gateway.domain.connections import Connections
-from gateway.domain.counts import ConnectionTraffic, Counts
-from gateway.domain.hub import Hub
+from gateway.auth.tokens import TokenRefusedError
+from gateway.domain.channels import Channel, DataFormat
+from gateway.domain.counts import ConnectionTraffic
 from gateway.domain.identity import Identity
-from gateway.domain.ratelimit import RateLimit
-from gateway.domain.session import SendPing, Session, SessionSettings, State, Subscription, SubscriptionExpired
-from gateway.domain.wheel import TimerWheel
-from gateway.messaging.handlers import Handler
+from gateway.domain.session import SendPing, Session, State, Subscription, SubscriptionExpired
 from gateway.messaging.port import Transport
-from gateway.messaging.publishing import Publisher
-from gateway.messaging.subscriptions import Interest
+from gateway.messaging.services import Services
 from gateway.protocol import codes
-from gateway.protocol.codes import Disconnect
+from gateway.protocol.codes import Disconnect, Unsubscribed
 from gateway.protocol.variants import Variant
 
 MAX_WAITING: Final = 256
 MAX_WAITING_BYTES: Final = 262144
 """What may wait in line, in commands and in bytes, before the transport is asked to stop reading."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What conversations share: the node's parts, its clocks, its randomness."""
-
-    session: SessionSettings
-    is_insecure: bool
-    is_anonymous_allowed: bool
-    refuses_anonymous_tokens: bool
-    includes_server_time: bool
-    user_connection_limit: int
-    personal_namespace: str | None
-    """The namespace of personal channels, `None` when they are off."""
-    max_channel_length: int
-    rate_limit: RateLimit | None
-    version: str
-    channels: Channels
-    connection_tokens: TokenVerifier
-    subscription_tokens: TokenVerifier
-    hub: Hub
-    interest: Interest
-    broker: Broker
-    publisher: Publisher
-    handlers: dict[str, Handler]
-    connections: "Connections[Conversation]"
-    wheel: "TimerWheel[Conversation]"
-    counts: Counts
-    log: structlog.typing.FilteringBoundLogger
-    monotonic: Callable[[], float]
-    unix: Callable[[], float]
-    random: Callable[[], float]
-    new_id: Callable[[], str]
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    """Start a task that the node owns."""
 
 
 class Conversation(ABC):
@@ -130,11 +84,34 @@ class Conversation(ABC):
 
     @abstractmethod
     def _flush(self) -> None:
-        """Write the replies that are ready."""
+        """Write the replies that are ready, if the connection is still there."""
+
+    def flush(self) -> None:
+        """Write the replies that are ready; a fault of ours ends this conversation and nothing else."""
+        try:
+            self._flush()
+        except Exception:  # noqa: BLE001 - the others of this turn are to be flushed, too
+            self._failed()
 
     @abstractmethod
     def _subscription_expired(self, channel: str) -> None:
         """End a subscription whose time is over, and tell the client."""
+
+    @abstractmethod
+    def tell_gap(self, channel: str) -> None:
+        """Take note that publications of *channel*, which this client is in, are lost, and tell the client."""
+
+    @abstractmethod
+    def unsubscribe(self, channel: str, reason: Unsubscribed) -> None:
+        """End the subscription to *channel*, if there is one, and tell the client why."""
+
+    @abstractmethod
+    def room(self) -> int:
+        """Return how many bytes a reply may have that the transport takes for certain."""
+
+    @abstractmethod
+    def _watch_channel(self, channel: Channel) -> None:
+        """Have the client told who comes and goes in *channel*, if its kind can be."""
 
     def _closing(self, disconnect: Disconnect) -> Disconnect:
         """Translate *disconnect* into the code that this kind of client is told."""
@@ -305,12 +282,20 @@ class Conversation(ABC):
             interest.release(*channels)
         return not self.has_gone()
 
-    def enter(self, subscription: Subscription) -> None:
-        """Deliver a channel that `acquire` has confirmed from now on."""
+    def enter(self, subscription: Subscription, *, after: int | None = None) -> None:
+        """Deliver a channel that `acquire` has confirmed: from now on, or what comes above the offset *after*."""
         services, session, channel = self.services, self.session, subscription.channel
-        subscription.sent_before = services.hub.join(channel, self.transport, self.variant_for(channel))
+        variant = self.variant_for(channel)
+        if after is None:
+            subscription.note_joined(services.hub.join(channel, self.transport, variant))
+        else:
+            joined = subscription.note_joined
+            services.hub.join_after(channel, self.transport, variant, after=after, joined=joined)
         session.join(subscription)
         self.watch()
+        if subscription.features.is_watching:
+            self._watch_channel(channel)
+        services.presences.joined(subscription)
         services.counts.subscribed[channel.namespace] += 1
         services.log.info("subscribed", client=session.client_id, user=session.user, channel=channel.name)
 
@@ -333,9 +318,12 @@ class Conversation(ABC):
         return self.variant
 
     def _detach(self, subscription: Subscription) -> None:
-        channel = subscription.channel
-        sent = self.services.hub.leave(channel.name, self.transport, self.variant_for(channel))
-        self.services.interest.release(channel.name)
+        services, channel = self.services, subscription.channel
+        if subscription.features.is_watching:
+            services.hub.unwatch(channel.name, self.session.client_id)
+        sent = services.hub.leave(channel.name, self.transport, self.variant_for(channel))
+        services.presences.left(subscription)
+        services.interest.release(channel.name)
         self.traffic.messages_out += sent.messages - subscription.sent_before.messages
         self.traffic.bytes_out += sent.size - subscription.sent_before.size
 

@@ -1,4 +1,4 @@
-"""From the broker to the subscribers of this node: encode once, write once.
+"""From the intake to the subscribers of this node: encode once, write once.
 
 What arrives for a channel during one turn of the event loop is one batch: encoded once for each variant, joined, and
 written to every subscriber as the same bytes object. The kernel's send is most of the cost of a delivery, so fewer,
@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.domain.counts import Counts, Ledger
-from gateway.domain.hub import Group, Hub, LocalChannel, Subscriber, Traffic
+from gateway.domain.hub import Group, Hub, LocalChannel
+from gateway.domain.subscriber import Subscriber, Traffic
 from gateway.protocol import codes
 from gateway.protocol.json_codec import is_json
-from gateway.protocol.messages import Publication
+from gateway.protocol.messages import Join, Leave, Publication, Push
+from gateway.protocol.variants import ProtocolVariant
 
 DROPPED_SLOW: Final = "slow"
 DROPPED_NOT_JSON: Final = "not_json"
@@ -34,9 +36,10 @@ class _Batch(NamedTuple):
 
 
 class Fanout:
-    """Receives from the broker and writes to the hub's subscribers, once a loop turn.
+    """Writes what the hub's channels bring to their subscribers, once a loop turn.
 
     *call_soon* is the event loop's: what it is given runs in the next turn, after all that was read in this one.
+    *newcomers_max_bytes* bounds what is kept of a channel for those who are about to join it.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Fanout:
         *,
         monotonic: Callable[[], float],
         call_soon: Callable[[Callable[[], None]], object],
+        newcomers_max_bytes: int = 16777216,
     ) -> None:
         self._hub = hub
         self._counts = counts
         self._monotonic = monotonic
         self._call_soon = call_soon
+        self._newcomers_max_bytes = newcomers_max_bytes
         self._dirty: list[LocalChannel] = []
         self._condemned: list[Subscriber] = []
         hub.flush = self.flush_channel
@@ -60,18 +65,24 @@ class Fanout:
         """How many deliveries wait for the end of the turn."""
         return sum(len(local.pending) * len(local) for local in self._dirty)
 
-    def receive(self, channel: str, publication: Publication, accepted_at_s: float | None) -> None:
+    def push(self, local: LocalChannel, publication: Publication, accepted_at_s: float | None) -> None:
         """Take one publication; it is written at the end of this turn."""
-        local = self._hub.get(channel)
-        if local is None:
-            return  # the last subscriber has left, and the broker has not heard of it yet
         if not local.pending:
-            if not self._dirty:
-                self._call_soon(self.flush)
-            self._dirty.append(local)
+            self._mark(local)
         local.pending.append(publication)
         if accepted_at_s is not None:
             local.accepted_at_s.append(accepted_at_s)
+
+    def push_event(self, local: LocalChannel, event: Join | Leave) -> None:
+        """Take note that somebody came or went; it is written at the end of this turn, behind the publications."""
+        if not local.events:
+            self._mark(local)
+        local.events.append(event)
+
+    def _mark(self, local: LocalChannel) -> None:
+        if not self._dirty:
+            self._call_soon(self.flush)
+        self._dirty.append(local)
 
     def flush(self) -> None:
         """Write what this turn has brought: one write for each connection, however many channels it is in."""
@@ -82,6 +93,9 @@ class Fanout:
                 self._write(batch)
         else:
             self._write_joined(batches)
+        for local in dirty:
+            if local.events:
+                self._write_events(local)
         self._dismiss_condemned()
 
     def flush_channel(self, local: LocalChannel) -> None:
@@ -95,6 +109,8 @@ class Fanout:
         publications, local.pending = local.pending, []
         accepted, local.accepted_at_s = local.accepted_at_s, []
         local.ledger.received += len(publications)
+        if local.track is not None and local.track.newcomers:
+            local.track.remember(publications, limit=self._newcomers_max_bytes)
         batches = []
         for variant, group in local.groups.items():
             due = len(group) * len(publications)
@@ -146,11 +162,35 @@ class Fanout:
         self._counts.messages_out += taken * batch.size
         self._counts.bytes_out += taken * len(batch.data)
 
+    def _write_events(self, local: LocalChannel) -> None:
+        """Tell the channel's watchers who came and went; nobody is told of its own leaving."""
+        events, local.events = local.events, []
+        slow: set[Subscriber] = set()
+        encoded: dict[tuple[ProtocolVariant, int], bytes] = {}
+        for client_id, (subscriber, variant) in (local.watchers or {}).items():
+            for index, event in enumerate(events):
+                if isinstance(event, Leave) and event.info.client == client_id:
+                    continue
+                data = encoded.get((variant, index))
+                if data is None:
+                    data = encoded[variant, index] = variant.push(_event_push(local.channel.name, event))
+                if subscriber in slow or not subscriber.offer(data):
+                    slow.add(subscriber)
+                    break
+                self._counts.events_out += 1
+                self._counts.bytes_out += len(data)
+        for subscriber in slow:
+            subscriber.dismiss(codes.SLOW)
+
     def _dismiss_condemned(self) -> None:
         """Disconnect who can't be told what came: only in namespaces with `publication_data_format = "any"`."""
         condemned, self._condemned = self._condemned, []
         for subscriber in condemned:
             subscriber.dismiss(codes.INAPPROPRIATE_PROTOCOL)
+
+
+def _event_push(channel: str, event: Join | Leave) -> Push:
+    return Push(channel=channel, join=event) if isinstance(event, Join) else Push(channel=channel, leave=event)
 
 
 def _all_json(batch: list[Publication]) -> bool:

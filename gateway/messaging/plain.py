@@ -13,19 +13,22 @@ from gateway.auth.tokens import KEYS_UNAVAILABLE, TokenRefusedError
 from gateway.broker.contract import BrokerError, Published
 from gateway.broker.outcome import Outcome
 from gateway.domain.channels import Channel, DataFormat
-from gateway.domain.identity import Identity
+from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_publish, refuse_subscribe
 from gateway.domain.ratelimit import RateLimit, Verdict
-from gateway.domain.session import State, Subscription
-from gateway.domain.wheel import NEVER
-from gateway.messaging.conversation import Conversation, Services
+from gateway.domain.session import State
+from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import Handler, Request
+from gateway.messaging.joining import Joining, join_all
 from gateway.messaging.port import Transport
+from gateway.messaging.services import Services
 from gateway.protocol import codes
-from gateway.protocol.codes import Disconnect, ErrorCode
+from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 from gateway.protocol.json_codec import is_json
+from gateway.protocol.messages import SubscribeRequest
 from gateway.protocol.variants import PlainVariant, Variant
 
+NORMAL_CLOSURE: Final = 1000
 GOING_AWAY: Final = 1001
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
@@ -102,6 +105,23 @@ class PlainConversation(Conversation):
 
     def _flush(self) -> None:
         """Do nothing: every answer is written when it is made."""
+
+    def unsubscribe(self, channel: str, reason: Unsubscribed) -> None:
+        """End the connection, if *channel* is its one channel."""
+        if channel in self.session.subscriptions:
+            self.disconnect(Disconnect(NORMAL_CLOSURE, reason.reason))
+
+    def room(self) -> int:
+        """Return what the transport takes."""
+        return self.transport.room
+
+    def tell_gap(self, channel: str) -> None:
+        """Say that something is missing; there is no recovery in this protocol."""
+        del channel  # it has only one
+        self._answer({"status": "gap"})
+
+    def _watch_channel(self, channel: Channel) -> None:
+        """Do nothing: this protocol has no words for who comes and goes."""
 
     def _subscription_expired(self, channel: str) -> None:
         raise AssertionError(f"plain subscriptions do not expire, {channel!r} did")
@@ -190,13 +210,18 @@ class PlainConversation(Conversation):
         if channel.options.handler:
             self._handler = services.handlers[channel.options.handler]
         is_new = self._handler is None and channel.name not in session.subscriptions
-        if is_new and not await self.acquire([channel.name]):
-            return None
+        session.identify(identity, now_s=services.monotonic(), unix_s=services.unix())
+        joining = None
+        if is_new:
+            joining = Joining(self, channel, SubscribeRequest(), Grant(channel.name), is_server_side=False)
+            if not await join_all(self, [joining]):
+                return None
         session.accept(identity, now_s=services.monotonic(), unix_s=services.unix(), random=services.random())
         self.watch()
         self.note_authenticated(name="plain")
-        if is_new:
-            self.enter(Subscription(channel, info=session.info, is_server_side=False, expires_at_s=NEVER))
+        if joining is not None:
+            joining.result()
+            joining.enter()
         if not self._awaits_token:
             self._answer({"status": "authenticated", "user": identity.user})
         return None

@@ -2,17 +2,22 @@
 
 from typing import Protocol
 
-from gateway.domain.hub import Subscriber
+from gateway.domain.subscriber import Subscriber
 from gateway.protocol.codes import Disconnect
 
 
 class Transport(Subscriber, Protocol):
     """What a session writes to. Nothing above it knows whether it is a WebSocket, a stream or something else.
 
-    `offer` and `dismiss` are those of `Subscriber`; `dismiss` comes back as `Conversation.disconnect`.
+    `offer`, `dismiss` and `tell_gap` are those of `Subscriber`; the last two come back as the conversation's
+    `disconnect` and `tell_gap`.
     """
 
     name: str
+
+    @property
+    def room(self) -> int:
+        """How many bytes `offer` takes at least, now."""
 
     def ping(self) -> None:
         """Send a ping of the transport's own (a WebSocket Ping frame), if it has such a thing."""

@@ -4,14 +4,12 @@ from gateway.auth.tokens import TokenRefusedError
 from gateway.domain.channels import Channel
 from gateway.domain.identity import Grant
 from gateway.domain.permissions import refuse_subscribe
-from gateway.domain.session import Subscription, monotonic_expiry, ttl
+from gateway.domain.session import monotonic_expiry, ttl
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.history import follow
+from gateway.messaging.joining import Joining, join_all
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
-    NOTHING,
-    ClientInfo,
     Empty,
     RefreshResult,
     SubRefreshRequest,
@@ -41,22 +39,16 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
             return denied
     if not client.can_carry(channel):
         return codes.NOT_AVAILABLE
-    if client.has_gone() or not await client.acquire([channel.name]):
+    if client.has_gone():
         return None
-    try:
-        result = await follow(client, channel, request, grant.overrides)
-    except BaseException:
-        services.interest.release(channel.name)
-        raise
-    if client.has_gone() or isinstance(result, ErrorCode):
-        services.interest.release(channel.name)
-        return None if client.has_gone() else result
-    # From the read of the stream to here nothing has waited (the broker in memory answers at once), so that no
-    # publication lies between what the reply tells and what is delivered from now on.
-    client.enter(new_subscription(client, channel, grant, is_server_side=False))
-    result.expires = bool(grant.expires_at_s)
-    result.ttl = ttl(grant.expires_at_s, unix_s=services.unix())
-    result.data = grant.data
+    joining = Joining(client, channel, request, grant, is_server_side=False)
+    if not await join_all(client, [joining]):
+        return None
+    result = joining.result()
+    if result is None:
+        joining.give_up()
+        return codes.UNRECOVERABLE_POSITION
+    joining.enter()
     return result
 
 
@@ -94,16 +86,6 @@ async def sub_refresh(
     session.refresh_subscription(subscription, expires_at_s)
     client.watch()
     return RefreshResult(expires=bool(grant.expires_at_s), ttl=ttl(grant.expires_at_s, unix_s=unix_s))
-
-
-def new_subscription(client: Conversation, channel: Channel, grant: Grant, *, is_server_side: bool) -> Subscription:
-    """Return the subscription of *client* that *grant* gives."""
-    services, session = client.services, client.session
-    info = session.info
-    if grant.info is not NOTHING:
-        info = ClientInfo(session.user, session.client_id, info.conn_info, grant.info)
-    expires_at_s = monotonic_expiry(grant.expires_at_s, now_s=services.monotonic(), unix_s=services.unix())
-    return Subscription(channel, info=info, is_server_side=is_server_side, expires_at_s=expires_at_s)
 
 
 def _refuse_name(client: Conversation, name: str) -> Channel | ErrorCode | Disconnect:

@@ -42,6 +42,20 @@ class Gauges(Protocol):
     def queued(self) -> int:
         """Deliveries that wait for the end of the loop turn."""
 
+    @property
+    def is_broker_up(self) -> bool:
+        """Whether the broker works."""
+
+    @property
+    def redis_counts(self) -> object | None:
+        """The counters of the Redis engine, by the names of `_redis`; `None` on another engine."""
+
+    def nodes(self) -> int:
+        """Nodes of the cluster that are known, this one included."""
+
+    def presence_entries(self) -> int:
+        """Subscriptions that are kept in a channel's presence."""
+
 
 class Family(msgspec.Struct, frozen=True):
     """One metric family: its name, what it tells, its labels, and how to read it."""
@@ -61,6 +75,35 @@ def _by_label(counter: dict[str, int] | dict[int, int]) -> list[Sample]:
     return [((str(label),), value) for label, value in counter.items()]
 
 
+def _count(name: str, text: str, field: str) -> Family:
+    """Return the family of one plain counter, a field of `Counts`."""
+    return Family(CounterMetricFamily, name, text, (), lambda counts, _: _one(getattr(counts, field)))
+
+
+def _count_by(label: str, name: str, text: str, field: str) -> Family:
+    """Return the family of a field of `Counts` that counts by *label*."""
+    return Family(CounterMetricFamily, name, text, (label,), lambda counts, _: _by_label(getattr(counts, field)))
+
+
+def _column(name: str, text: str, column: str) -> Family:
+    """Return the family of one column of the ledgers, by namespace."""
+    return Family(CounterMetricFamily, name, text, ("namespace",), lambda counts, _: _ledger(counts, column))
+
+
+def _redis(name: str, text: str, field: str) -> Family:
+    """Return the family of one counter of the Redis engine; it has no samples on another engine."""
+
+    def read(_: Counts, gauges: Gauges) -> list[Sample]:
+        counts = gauges.redis_counts
+        if counts is None:
+            return []
+        value = getattr(counts, field)
+        return _by_label(value) if isinstance(value, dict) else _one(value)
+
+    labels = ("link",) if field == "connects" else ()
+    return Family(CounterMetricFamily, f"gateway_redis_{name}", text, labels, read)
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         GaugeMetricFamily,
@@ -75,6 +118,27 @@ FAMILIES: tuple[Family, ...] = (
         "1 while /readyz answers 200.",
         (),
         lambda _, gauges: _one(int(gauges.is_ready)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "gateway_broker_up",
+        "1 while the broker works.",
+        (),
+        lambda _, gauges: _one(int(gauges.is_broker_up)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "gateway_nodes",
+        "Nodes of the cluster that this node knows, itself included.",
+        (),
+        lambda _, gauges: _one(gauges.nodes()),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "gateway_presence_entries",
+        "Subscriptions of this node that are kept in a channel's presence.",
+        (),
+        lambda _, gauges: _one(gauges.presence_entries()),
     ),
     Family(
         GaugeMetricFamily,
@@ -104,69 +168,24 @@ FAMILIES: tuple[Family, ...] = (
         ("namespace",),
         lambda _, gauges: [((namespace,), count) for namespace, count in gauges.subscriptions()],
     ),
-    Family(
-        CounterMetricFamily,
-        "gateway_connections_accepted",
-        "Connections that were upgraded.",
-        ("transport",),
-        lambda counts, _: _by_label(counts.connections_accepted),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_connections_refused",
-        "Upgrade requests that were refused.",
-        ("reason",),
-        lambda counts, _: _by_label(counts.connections_refused),
-    ),
-    Family(
-        CounterMetricFamily,
+    _count_by("transport", "gateway_connections_accepted", "Connections that were upgraded.", "connections_accepted"),
+    _count_by("reason", "gateway_connections_refused", "Upgrade requests that were refused.", "connections_refused"),
+    _count_by(
+        "kind",
         "gateway_authenticated",
         "Connections whose client became known, as a user or as anonymous.",
-        ("kind",),
-        lambda counts, _: _by_label(counts.authenticated),
+        "authenticated",
     ),
-    Family(
-        CounterMetricFamily,
-        "gateway_subscribed",
-        "Subscriptions that were made, server-side ones included.",
-        ("namespace",),
-        lambda counts, _: _by_label(counts.subscribed),
+    _count_by(
+        "namespace", "gateway_subscribed", "Subscriptions that were made, server-side ones included.", "subscribed"
     ),
-    Family(
-        CounterMetricFamily,
-        "gateway_recoveries",
-        "Subscriptions that asked to recover what they had missed.",
-        ("recovered",),
-        lambda counts, _: _by_label(counts.recoveries),
+    _count_by(
+        "recovered", "gateway_recoveries", "Subscriptions that asked to recover what they had missed.", "recoveries"
     ),
-    Family(
-        CounterMetricFamily,
-        "gateway_disconnects",
-        "Connections that the server closed.",
-        ("code",),
-        lambda counts, _: _by_label(counts.disconnects),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_closes_by_peer",
-        "Connections that the client or the network ended.",
-        (),
-        lambda counts, _: _one(counts.closes_by_peer),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_unsubscribes",
-        "Subscriptions that the server ended.",
-        ("code",),
-        lambda counts, _: _by_label(counts.unsubscribes),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_commands",
-        "Commands of clients.",
-        ("method",),
-        lambda counts, _: _by_label(counts.commands),
-    ),
+    _count_by("code", "gateway_disconnects", "Connections that the server closed.", "disconnects"),
+    _count("gateway_closes_by_peer", "Connections that the client or the network ended.", "closes_by_peer"),
+    _count_by("code", "gateway_unsubscribes", "Subscriptions that the server ended.", "unsubscribes"),
+    _count_by("method", "gateway_commands", "Commands of clients.", "commands"),
     Family(
         CounterMetricFamily,
         "gateway_errors",
@@ -174,83 +193,25 @@ FAMILIES: tuple[Family, ...] = (
         ("method", "code"),
         lambda counts, _: [((method, str(code)), n) for (method, code), n in counts.errors.items()],
     ),
-    Family(
-        CounterMetricFamily,
-        "gateway_token_failures",
-        "Tokens that were refused.",
-        ("cause",),
-        lambda counts, _: _by_label(counts.token_failures),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_key_set_failures",
-        "Fetches of a JSON Web Key Set that failed.",
-        (),
-        lambda counts, _: _one(counts.key_set_failures),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_limit_hits",
-        "Times that a limit was reached.",
-        ("limit",),
-        lambda counts, _: _by_label(counts.limit_hits),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_messages_received",
-        "Messages from clients.",
-        (),
-        lambda counts, _: _one(counts.messages_in),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_received_bytes",
-        "Bytes of messages from clients.",
-        (),
-        lambda counts, _: _one(counts.bytes_in),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_messages_sent",
-        "Publications handed to transports, once for each subscriber.",
-        (),
-        lambda counts, _: _one(counts.messages_out),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_sent_bytes",
-        "Bytes handed to transports, framing included, before TLS.",
-        (),
-        lambda counts, _: _one(counts.bytes_out),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_publications_accepted",
-        "Publications handed to the broker by this node.",
-        ("namespace",),
-        lambda counts, _: _ledger(counts, "published"),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_publications_received",
-        "Publications that came from the broker.",
-        ("namespace",),
-        lambda counts, _: _ledger(counts, "received"),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_deliveries_due",
-        "Subscribers at fan-out, once for each publication.",
-        ("namespace",),
-        lambda counts, _: _ledger(counts, "due"),
-    ),
-    Family(
-        CounterMetricFamily,
-        "gateway_deliveries",
-        "Deliveries that transports took.",
-        ("namespace",),
-        lambda counts, _: _ledger(counts, "delivered"),
-    ),
+    _count_by("cause", "gateway_token_failures", "Tokens that were refused.", "token_failures"),
+    _count("gateway_key_set_failures", "Fetches of a JSON Web Key Set that failed.", "key_set_failures"),
+    _count_by("limit", "gateway_limit_hits", "Times that a limit was reached.", "limit_hits"),
+    _count("gateway_messages_received", "Messages from clients.", "messages_in"),
+    _count("gateway_received_bytes", "Bytes of messages from clients.", "bytes_in"),
+    _count("gateway_messages_sent", "Publications handed to transports, once for each subscriber.", "messages_out"),
+    _count("gateway_sent_bytes", "Bytes handed to transports, framing included, before TLS.", "bytes_out"),
+    _column("gateway_publications_accepted", "Publications handed to the broker by this node.", "published"),
+    _column("gateway_publications_received", "Publications that came from the broker.", "received"),
+    _column("gateway_deliveries_due", "Subscribers at fan-out, once for each publication.", "due"),
+    _column("gateway_deliveries", "Deliveries that transports took.", "delivered"),
+    _column("gateway_duplicates", "Publications that came again after they were read from the stream.", "duplicates"),
+    _count("gateway_stream_gaps", "Publications that did not follow the one before; the stream was read.", "gaps"),
+    _count("gateway_caught_up", "Publications that were missed and read from their stream.", "caught_up"),
+    _count("gateway_positions_lost", "Streams of which something was missed for good.", "positions_lost"),
+    _count("gateway_interruptions", "Times that channels were received again after a lost link.", "interruptions"),
+    _count("gateway_interrupted_seconds", "How long those links were lost.", "interrupted_s"),
+    _count("gateway_presence_failures", "Joins, leaves and renewals that the store did not take.", "presence_failures"),
+    _count("gateway_events_sent", "Joins and leaves handed to transports.", "events_out"),
     Family(
         CounterMetricFamily,
         "gateway_deliveries_dropped",
@@ -270,6 +231,18 @@ FAMILIES: tuple[Family, ...] = (
         (),
         lambda _, gauges: _one(gauges.queued()),
     ),
+    _redis("connects", "Connections to Redis that came up; all but the first of a link are reconnects.", "connects"),
+    _redis("commands", "Commands on the publishing connection, probes included.", "commands"),
+    _redis("batches", "Writes that carried them.", "batches"),
+    _redis("sent_bytes", "Bytes written to the publishing and the subscribing connection.", "bytes_out"),
+    _redis("received_bytes", "Bytes read from them.", "bytes_in"),
+    _redis("messages", "Messages of all channels over the subscribing connection.", "messages"),
+    _redis("subscribe_commands", "SUBSCRIBE and UNSUBSCRIBE commands, of many names each.", "subscribe_commands"),
+    _redis("reads", "Requests through the reading connection: history and presence.", "reads"),
+    _redis("read_batches", "Pipelines that carried them.", "read_batches"),
+    _redis("refused", "Commands that Redis answered with an error.", "refused"),
+    _redis("repeated", "Scripts sent again because Redis had forgotten them.", "repeated"),
+    _redis("undecodable", "Messages and stream entries that no gateway has written.", "undecodable"),
 )
 
 _TYPES: Final = {GaugeMetricFamily: "gauge", CounterMetricFamily: "counter"}

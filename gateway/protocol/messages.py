@@ -22,6 +22,11 @@ NOTHING: Final = Raw(b"")
 """A payload field that is absent. `null` is not absent: it arrives as the four bytes it is (2.1)."""
 
 
+def payload(data: bytes) -> Raw:
+    """Return *data* as a payload field, `NOTHING` if it is empty: the encoder leaves out that one object alone."""
+    return Raw(data) if data else NOTHING
+
+
 class SubscribeRequest(Struct, omit_defaults=True, gc=False):
     """Join a channel, or say where to go on in it (protocol.md 2.5)."""
 
@@ -74,7 +79,7 @@ class PresenceStatsRequest(Struct, omit_defaults=True, gc=False):
     channel: str = ""
 
 
-class StreamPosition(Struct, omit_defaults=True, gc=False):
+class StreamPosition(Struct, omit_defaults=True, gc=False, frozen=True):
     """A place in a channel's stream."""
 
     offset: Uint64 = 0
@@ -192,6 +197,19 @@ class HistoryResult(Struct):
     offset: int
 
 
+class PresenceResult(Struct):
+    """Who is in a channel, by client id (2.6)."""
+
+    presence: dict[str, ClientInfo]
+
+
+class PresenceStatsResult(Struct):
+    """How many are in a channel, each number written even when zero (2.1)."""
+
+    num_clients: int
+    num_users: int
+
+
 class Empty(Struct):
     """A result without fields; its key still has to be there, since SDKs look for it (2.1)."""
 
@@ -218,15 +236,42 @@ class Reply(Struct, omit_defaults=True):
     subscribe: SubscribeResult | None = None
     unsubscribe: Empty | None = None
     publish: Empty | None = None
+    presence: PresenceResult | None = None
+    presence_stats: PresenceStatsResult | None = None
     history: HistoryResult | None = None
     rpc: RPCResult | None = None
     refresh: RefreshResult | None = None
     sub_refresh: RefreshResult | None = None
 
 
+class Join(Struct, frozen=True, gc=False):
+    """A client has joined a channel (2.7)."""
+
+    info: ClientInfo
+
+
+class Leave(Struct, frozen=True, gc=False):
+    """A client has left a channel (2.7)."""
+
+    info: ClientInfo
+
+
+class SubscribePush(Struct, omit_defaults=True):
+    """A server-side subscription was made while the client was connected (2.7)."""
+
+    recoverable: bool = False
+    epoch: str = ""
+    offset: int = 0
+    positioned: bool = False
+    data: Raw = NOTHING
+
+
 class Push(Struct, omit_defaults=True):
     """What the server says unasked, publications aside: those are encoded by the codec's own, faster way."""
 
     channel: str = ""
+    join: Join | UnsetType = UNSET
+    leave: Leave | UnsetType = UNSET
+    subscribe: SubscribePush | UnsetType = UNSET
     unsubscribe: Unsubscribed | UnsetType = UNSET
     refresh: RefreshResult | UnsetType = UNSET

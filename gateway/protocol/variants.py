@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.protocol.codec import Codec
 from gateway.protocol.framing import Framing, batches
-from gateway.protocol.messages import Publication
+from gateway.protocol.messages import Publication, Push
 
 
 class Variant(Protocol):
@@ -35,6 +35,10 @@ class ProtocolVariant:
     def publications(self, channel: str, batch: Sequence[Publication]) -> bytes:
         """Encode *batch* as pushes of *channel*."""
         return self.messages([self.codec.publication(channel, publication) for publication in batch])
+
+    def push(self, push: Push) -> bytes:
+        """Encode and frame one push that is no publication."""
+        return self._framing.frame(self.codec.push(push))
 
     def messages(self, messages: Sequence[bytes]) -> bytes:
         """Frame messages that the codec has encoded."""

@@ -17,8 +17,9 @@ from websockets.typing import Subprotocol
 
 from gateway.domain.ratelimit import RateLimit, TokenBucket
 from gateway.messaging.commands import ClientConversation
-from gateway.messaging.conversation import Conversation, Services
+from gateway.messaging.conversation import Conversation
 from gateway.messaging.plain import PlainConversation
+from gateway.messaging.services import Services
 from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant

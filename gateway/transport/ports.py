@@ -40,6 +40,9 @@ class Peer(Protocol):
     def disconnect(self, disconnect: Disconnect) -> None:
         """End the connection from this side."""
 
+    def tell_gap(self, channel: str) -> None:
+        """Take note that publications of *channel* are lost."""
+
     def closed(self, *, code: int, reason: str, by: ClosedBy) -> None:
         """Take note of an end that this side's `disconnect` did not bring about."""
 

@@ -364,6 +364,16 @@ class WebSocketConnection(asyncio.Protocol):
         if self._peer is not None:
             self._peer.disconnect(disconnect)
 
+    @property
+    def room(self) -> int:
+        """What the queue takes now, though an empty one takes any one message."""
+        return self._queue_limit - int(self._transport.get_write_buffer_size())
+
+    def tell_gap(self, channel: str) -> None:
+        """Have the peer told that publications of *channel* are lost."""
+        if self._peer is not None:
+            self._peer.tell_gap(channel)
+
     def ping(self) -> None:
         """Send a Ping frame."""
         self._transport.write(_PING)

@@ -1,4 +1,4 @@
-"""The numbered exchanges of protocol.md, section 9, as far as they need no presence, proxy or other transport.
+"""The numbered exchanges of protocol.md, section 9, as far as they need no proxy and no other transport.
 
 Each script is a table of lines:
 
@@ -6,6 +6,7 @@ Each script is a table of lines:
     ← line      the server sends this message next, byte for byte
     ■ code …    the server closes with this code and reason, and nothing comes before
     + seconds   the clock moves forward
+    ! call …    the server is told to do something to user 42, or to a channel, as its API would (`_Player._order`)
     A: B:       whose line it is; without it, A's
 
 `JWT(name)` stands for the token with the claims of that name. In what is received, client ids read `<A>`, `<B>` (in the
@@ -15,9 +16,10 @@ loaded machine may take longer over a script than a ping interval.
 """
 
 import asyncio
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -27,7 +29,11 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from gateway.messaging.control import DisconnectUser, Order, RefreshUser, SubscribeUser, UnsubscribeUser
+from gateway.protocol.codes import Disconnect
+from gateway.protocol.messages import StreamPosition
 from tests.support.nodes import SECRET, RunningNode, running_node
+from tests.support.redis_servers import redis_server
 
 DEADLINE_S: Final = 15.0
 _CLIENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -70,6 +76,17 @@ SETTINGS: dict[str, Any] = {
                 "allow_history_for_subscriber": False,
             },
             {"name": "cache", **STREAM, "force_recovery_mode": "cache"},
+            {
+                "name": "room",
+                **STREAM,
+                "presence": True,
+                "join_leave": True,
+                "force_push_join_leave": True,
+                "allow_presence_for_subscriber": True,
+            },
+            # Nobody is told who comes and goes but those who ask and may.
+            {"name": "asked", **SUBSCRIBE, "presence": True, "join_leave": True, "allow_presence_for_subscriber": True},
+            {"name": "secret", **SUBSCRIBE, "presence": True, "join_leave": True},
             {"name": "auto", **STREAM, "force_recovery_mode": "cache", "auto_cache_recover": True},
         ],
     },
@@ -88,6 +105,9 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "numeric sub": {"sub": 42},
     "channel claim": {"sub": "42", "channel": "plain"},
     "nope": {"sub": "42", "channels": ["nope:x"]},
+    "$room:x": {"sub": "42", "channel": "$room:x", "info": {"role": "admin"}, "data": {"hello": 1}},
+    "server-side room": {"sub": "42", "channels": ["room:31", "plain"]},
+    "server-side 35": {"sub": "42", "channels": ["stream:35s"]},
     "server-side stream": {"sub": "42", "channels": ["stream:32"]},
     "server-side": {"sub": "42", "channels": ["chat:ss", "plain"]},
     "$chat:x": {"sub": "42", "channel": "$chat:x", "info": {"role": "admin"}, "data": {"hello": 1}},
@@ -452,6 +472,16 @@ EXAMPLES: dict[str, str] = {
         → {"id":4,"subscribe":{"channel":"stream:22","recover":true,"offset":4,"epoch":"<E1>"}}
         ← {"id":4,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(5),PUB(6),PUB(7),PUB(8),PUB(9)],"recovered":true,"offset":4,"positioned":true,"was_recovering":true}}
     """,
+    "23 after history_remove, at the top and one behind": _published("stream:23", 3)
+    + """
+        ! remove_history stream:23
+        → {"id":2,"subscribe":{"channel":"stream:23","recover":true,"offset":3}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","recovered":true,"offset":3,"positioned":true,"was_recovering":true}}
+        → {"id":3,"unsubscribe":{"channel":"stream:23"}}
+        ← {"id":3,"unsubscribe":{}}
+        → {"id":4,"subscribe":{"channel":"stream:23","recover":true,"offset":2,"epoch":"<E1>"}}
+        ← {"id":4,"subscribe":{"recoverable":true,"epoch":"<E1>","offset":3,"positioned":true,"was_recovering":true}}
+    """,
     "24 positioned and recoverable wishes; recover without recovery": OPEN
     + """
         → {"id":2,"subscribe":{"channel":"pos:x","positioned":true}}
@@ -491,6 +521,134 @@ EXAMPLES: dict[str, str] = {
         B: ← {"id":1,"connect":{"client":"<B>","version":"V","subs":{"stream:32":{"recoverable":true,"epoch":"<E1>","publications":[PUB(1,<E1>)],"recovered":true,"positioned":true,"was_recovering":true}},"ping":5,"pong":true}}
         C: → {"id":1,"connect":{"token":"JWT(server-side stream)","subs":{"stream:32":{"recover":true,"epoch":"x"}}}}
         C: ← {"id":1,"connect":{"client":"<C>","version":"V","subs":{"stream:32":{"recoverable":true,"epoch":"<E1>","offset":1,"positioned":true,"was_recovering":true}},"ping":5,"pong":true}}
+    """,
+    "8 connect and subscribe in one frame; own join follows": """
+        → {"id":1,"connect":{"token":"JWT(42)"}} ‖ {"id":2,"subscribe":{"channel":"room:8","flag":1}}
+        ← {"id":1,"connect":{"client":"<A>","version":"V","ping":5,"pong":true}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        ← {"push":{"channel":"room:8","join":{"info":{"user":"42","client":"<A>"}}}}
+    """,
+    "11 a join tells connection's and channel's info": OPEN_NAMED
+    + """
+        → {"id":11,"subscribe":{"channel":"$room:x","token":"JWT($room:x)"}}
+        ← {"id":11,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true,"data":{"hello":1}}}
+        ← {"push":{"channel":"$room:x","join":{"info":{"user":"42","client":"<A>","conn_info":{"name":"Alice"},"chan_info":{"role":"admin"}}}}}
+    """,
+    "18 presence and stats; presence off; not subscribed": OPEN_NAMED
+    + """
+        → {"id":2,"subscribe":{"channel":"room:18"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        ← {"push":{"channel":"room:18","join":{"info":{"user":"42","client":"<A>","conn_info":{"name":"Alice"}}}}}
+        → {"id":24,"presence":{"channel":"room:18"}} ‖ {"id":25,"presence_stats":{"channel":"room:18"}}
+        ← {"id":24,"presence":{"presence":{"<A>":{"user":"42","client":"<A>","conn_info":{"name":"Alice"}}}}}
+        ← {"id":25,"presence_stats":{"num_clients":1,"num_users":1}}
+        → {"id":26,"presence":{"channel":"plain"}}
+        ← {"id":26,"error":{"code":108,"message":"not available"}}
+        → {"id":27,"presence":{"channel":"room:other"}}
+        ← {"id":27,"error":{"code":103,"message":"permission denied"}}
+        → {"id":28,"presence_stats":{"channel":"nope:x"}}
+        ← {"id":28,"error":{"code":102,"message":"unknown channel"}}
+        → {"id":29,"presence":{}}
+        ■ 3501 bad request
+    """,
+    "26 the others see who comes and goes": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"room:26"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        ← {"push":{"channel":"room:26","join":{"info":{"user":"42","client":"<A>"}}}}
+    """
+    + OPEN_B
+    + """
+        B: → {"id":2,"subscribe":{"channel":"room:26"}}
+        B: ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        B: ← {"push":{"channel":"room:26","join":{"info":{"user":"43","client":"<B>"}}}}
+        ← {"push":{"channel":"room:26","join":{"info":{"user":"43","client":"<B>"}}}}
+        B: → {"id":3,"unsubscribe":{"channel":"room:26"}}
+        B: ← {"id":3,"unsubscribe":{}}
+        ← {"push":{"channel":"room:26","leave":{"info":{"user":"43","client":"<B>"}}}}
+        B: → {"id":4,"subscribe":{"channel":"room:26"}}
+        B: ← {"id":4,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        B: ← {"push":{"channel":"room:26","join":{"info":{"user":"43","client":"<B>"}}}}
+        ← {"push":{"channel":"room:26","join":{"info":{"user":"43","client":"<B>"}}}}
+        → {"id":5,"presence_stats":{"channel":"room:26"}}
+        ← {"id":5,"presence_stats":{"num_clients":2,"num_users":2}}
+        B: → {"id":6,"foo":{}}
+        B: ■ 3501 bad request
+        ← {"push":{"channel":"room:26","leave":{"info":{"user":"43","client":"<B>"}}}}
+    """,
+    "31 server-side subscriptions from the token; own join; client-side subscribe to one": """
+        → {"id":1,"connect":{"token":"JWT(server-side room)"}}
+        ← {"id":1,"connect":{"client":"<A>","version":"V","subs":{"room:31":{"recoverable":true,"epoch":"<E1>","positioned":true},"plain":{}},"ping":5,"pong":true}}
+        ← {"push":{"channel":"room:31","join":{"info":{"user":"42","client":"<A>"}}}}
+        → {"id":2,"subscribe":{"channel":"room:31"}}
+        ← {"id":2,"error":{"code":105,"message":"already subscribed"}}
+    """,
+    "3.4 joins are pushed to those who ask for them and may read the presence": OPEN
+    + OPEN_B
+    + """
+        → {"id":2,"subscribe":{"channel":"asked:x","join_leave":true}}
+        ← {"id":2,"subscribe":{}}
+        ← {"push":{"channel":"asked:x","join":{"info":{"user":"42","client":"<A>"}}}}
+        B: → {"id":2,"subscribe":{"channel":"asked:x"}}
+        B: ← {"id":2,"subscribe":{}}
+        ← {"push":{"channel":"asked:x","join":{"info":{"user":"43","client":"<B>"}}}}
+        → {"id":3,"unsubscribe":{"channel":"asked:x"}}
+        ← {"id":3,"unsubscribe":{}}
+        → {"id":4,"subscribe":{"channel":"secret:x","join_leave":true}}
+        ← {"id":4,"subscribe":{}}
+        B: → {"id":3,"subscribe":{"channel":"secret:x","join_leave":true}}
+        B: ← {"id":3,"subscribe":{}}
+        → {"id":5,"rpc":{"method":"ping"}}
+        ← {"id":5,"rpc":{}}
+        B: → {"id":4,"rpc":{"method":"ping"}}
+        B: ← {"id":4,"rpc":{}}
+    """,
+    "33 the server subscribes, unsubscribes and refreshes a connected client": OPEN_EXPIRING
+    + """
+        ! subscribe {"channel":"plain","data":{"x": 1}}
+        ← {"push":{"channel":"plain","subscribe":{"data":{"x": 1}}}}
+        ! subscribe {"channel":"stream:33"}
+        ← {"push":{"channel":"stream:33","subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}}
+        → {"id":2,"subscribe":{"channel":"stream:33"}}
+        ← {"id":2,"error":{"code":105,"message":"already subscribed"}}
+        ! unsubscribe {"channel":"plain"}
+        ← {"push":{"channel":"plain","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}
+        ! unsubscribe {"channel":"plain"}
+        ! refresh {"expires_in":996}
+        ← {"push":{"refresh":{"expires":true,"ttl":996}}}
+        ! refresh {"is_expired":true}
+        ■ 3005 connection expired
+    """,
+    "33 a server-side subscription with a position to recover from": _published("stream:33b", 2)
+    + """
+        ! subscribe {"channel":"stream:33b","recover_since":{"offset":1,"epoch":""}}
+        ← {"push":{"channel":"stream:33b","subscribe":{"recoverable":true,"epoch":"<E1>","offset":1,"positioned":true}}}
+        ← {"push":{"channel":"stream:33b","pub":PUB(2)}}
+    """,
+    "34 the server disconnects: default": OPEN
+    + """
+        ! disconnect {}
+        ■ 3503 force disconnect
+    """,
+    "34 the server disconnects: with a code and reason of its own": OPEN
+    + """
+        ! disconnect {"disconnect":{"code":4001,"reason":"bye"}}
+        ■ 4001 bye
+    """,
+    "35 lost position of a client-side subscription": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:35"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        ! forget stream:35
+        ← {"push":{"channel":"stream:35","unsubscribe":{"code":2500,"reason":"insufficient state"}}}
+        → {"id":3,"subscribe":{"channel":"stream:35"}}
+        ← {"id":3,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+    """,
+    "35 lost position of a server-side subscription": """
+        → {"id":1,"connect":{"token":"JWT(server-side 35)"}}
+        ← {"id":1,"connect":{"client":"<A>","version":"V","subs":{"stream:35s":{"recoverable":true,"epoch":"<E1>","positioned":true}},"ping":5,"pong":true}}
+        ! forget stream:35s
+        ■ 3010 insufficient state
     """,
     "3.1 a second connect": OPEN + '→ {"id":2,"connect":{"token":"JWT(42)"}}\n■ 3501 bad request',
     "3.1 no connect in time": """
@@ -540,6 +698,8 @@ class _Player:
                 case "■":
                     code, _, reason = text.partition(" ")
                     assert await self._closed(who) == (int(code), reason)
+                case "!":
+                    await self._order(*text.split(" ", 1))
                 case _:
                     # A little more than was asked for: the node looks at its clock ten times a second.
                     self._node.clock.ahead_s += float(text)
@@ -549,6 +709,37 @@ class _Player:
             connect(self._node.client_url, compression=None, ping_interval=None, open_timeout=DEADLINE_S)
         )
         self._lines[who] = []
+
+    async def _order(self, what: str, argument: str) -> None:
+        """Do what the server API would do."""
+        node = self._node.node
+        if what == "remove_history":
+            await node.engine.broker.remove_history(argument).wait()
+        elif what == "forget":  # what a broker that lost everything looks like from here
+            local = node.services.hub.get(argument)
+            assert local is not None, argument
+            assert local.track is not None, argument
+            local.track.epoch = "another"
+            node.services.intake.mend(local)
+        else:
+            await node.cluster.carry_out(self._order_of(what, json.loads(argument or "{}")))
+
+    def _order_of(self, what: str, values: dict[str, Any]) -> Order:
+        if "expires_in" in values:
+            values["expires_at_s"] = round(time.time() + self._node.clock.ahead_s) + values.pop("expires_in")
+        if "data" in values:
+            values["data"] = json.dumps(values["data"]).encode()
+        if "recover_since" in values:
+            values["recover_since"] = StreamPosition(**values["recover_since"])
+        if "disconnect" in values:
+            values["disconnect"] = Disconnect(**values["disconnect"])
+        kinds: dict[str, Callable[..., Order]] = {
+            "subscribe": SubscribeUser,
+            "unsubscribe": UnsubscribeUser,
+            "disconnect": DisconnectUser,
+            "refresh": RefreshUser,
+        }
+        return kinds[what]("42", **values)
 
     async def _receive(self, who: str, *, wants_ping: bool) -> str:
         """Return the next message of a client, masked."""
@@ -605,18 +796,22 @@ def _with_publications(line: str) -> str:
 def _steps(script: str) -> Iterator[tuple[str, str, str]]:
     """Cut a script into (client, what, text)."""
     for line in script.splitlines():
-        found = re.fullmatch(r"\s*(?:([ABC]): )?([→←■+]) ?(.*)", line)
+        found = re.fullmatch(r"\s*(?:([ABC]): )?([→←■+!]) ?(.*)", line)
         if found:
             yield found[1] or "A", found[2], found[3]
         else:
             assert not line.strip(), f"no step of a script: {line!r}"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def example_node() -> AsyncIterator[RunningNode]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "redis"])
+async def example_node(request: pytest.FixtureRequest) -> AsyncIterator[RunningNode]:
     """One node for all scripts: each has connections of its own, and the clock only moves forward."""
-    async with running_node(SETTINGS) as node:
-        yield node
+    async with AsyncExitStack() as stack:
+        engine: dict[str, Any] = {"broker": {"type": request.param}}
+        if request.param == "redis":
+            server = await stack.enter_async_context(redis_server())
+            engine["redis"] = {"address": server.location}
+        yield await stack.enter_async_context(running_node(SETTINGS, engine))
 
 
 @pytest.fixture(scope="module", autouse=True)

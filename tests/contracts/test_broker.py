@@ -2,17 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateway.broker.contract import Broker, BrokerError, Published, PublishOptions
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.broker import MemoryBroker
+from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.stream import HistoryRange, StreamOptions, StreamPage
-from gateway.protocol.messages import ClientInfo, Publication, StreamPosition
+from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, StreamPosition
+from tests.support.redis_engines import running_engine
+from tests.support.redis_servers import RedisServer, fresh_prefix
 
-FACTORIES: dict[str, Callable[[], Broker]] = {"memory": MemoryBroker}
 DEADLINE_S = 10.0
 
 
@@ -22,14 +28,23 @@ class Recorder:
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes]] = []
         self.publications: list[Publication] = []
+        self.epochs: list[str] = []
         self.accepted_at_s: list[float | None] = []
+        self.events: list[tuple[str, Join | Leave]] = []
         self._arrived = asyncio.Event()
 
-    def receive(self, channel: str, publication: Publication, accepted_at_s: float | None) -> None:
+    def receive(self, channel: str, publication: Publication, epoch: str, accepted_at_s: float | None) -> None:
         self.received.append((channel, bytes(publication.data)))
         self.publications.append(publication)
+        self.epochs.append(epoch)
         self.accepted_at_s.append(accepted_at_s)
         self._arrived.set()
+
+    def receive_event(self, channel: str, event: Join | Leave) -> None:
+        self.events.append((channel, event))
+
+    def resume(self, channels: Sequence[str], *, interrupted_s: float) -> None:
+        raise AssertionError(f"{channels} were interrupted for {interrupted_s} s")
 
     async def wait_for(self, count: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -38,11 +53,15 @@ class Recorder:
                 await self._arrived.wait()
 
 
-class Bench:
-    """A started broker and its receiver."""
+Advance = Callable[[float], Awaitable[None]]
 
-    def __init__(self, broker: Broker) -> None:
+
+class Bench:
+    """A started broker, its receiver, and a way to let time pass for both."""
+
+    def __init__(self, broker: Broker, advance: Advance) -> None:
         self.broker = broker
+        self.advance = advance
         self.receiver = Recorder()
         broker.start(self.receiver)
 
@@ -62,11 +81,40 @@ def publication(data: bytes) -> Publication:
     return Publication(data=msgspec.Raw(data))
 
 
-@pytest.fixture(params=FACTORIES)
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    bench = Bench(FACTORIES[request.param]())
+@asynccontextmanager
+async def memory_bench(_: RedisServer) -> AsyncIterator[Bench]:
+    ahead_s = 0.0
+
+    async def advance(seconds: float) -> None:
+        nonlocal ahead_s
+        ahead_s += seconds
+
+    bench = Bench(MemoryBroker(monotonic=lambda: time.monotonic() + ahead_s), advance)
     yield bench
     await bench.broker.stop()
+
+
+@asynccontextmanager
+async def redis_bench(server: RedisServer) -> AsyncIterator[Bench]:
+    prefix = fresh_prefix()
+
+    async def advance(seconds: float) -> None:
+        await server.advance(seconds, f"{prefix}:")
+
+    async with running_engine(RedisSettings(address=server.location, prefix=prefix)) as engine:
+        yield Bench(engine.broker, advance)
+
+
+FACTORIES: dict[str, Callable[[RedisServer], AbstractAsyncContextManager[Bench]]] = {
+    "memory": memory_bench,
+    "redis": redis_bench,
+}
+
+
+@pytest.fixture(params=FACTORIES)
+async def bench(request: pytest.FixtureRequest, shared_redis: RedisServer) -> AsyncIterator[Bench]:
+    async with FACTORIES[request.param](shared_redis) as bench:
+        yield bench
 
 
 async def test_what_is_published_after_the_confirmation_arrives(bench: Bench) -> None:
@@ -231,11 +279,10 @@ async def test_what_is_published_without_history_has_no_offset_and_moves_nothing
     await bench.publish("a", b"beside")
     await append(bench, b"2")
     await bench.receiver.wait_for(3)
-    assert [(each.offset, bytes(each.data)) for each in bench.receiver.publications] == [
-        (1, b"1"),
-        (0, b"beside"),
-        (2, b"2"),
-    ]
+    epoch = (await history(bench)).position.epoch
+    delivered = [(each.offset, bytes(each.data)) for each in bench.receiver.publications]
+    assert delivered == [(1, b"1"), (0, b"beside"), (2, b"2")]
+    assert bench.receiver.epochs == [epoch, "", epoch]
     assert payloads(await history(bench)) == [(1, b"1"), (2, b"2")]
 
 
@@ -291,3 +338,183 @@ async def test_a_version_that_comes_too_late_is_dropped(bench: Bench) -> None:
     assert not (await publish(7, "another epoch")).is_suppressed
     await bench.receiver.wait_for(3)
     assert [each.offset for each in bench.receiver.publications] == [1, 2, 3]
+
+
+async def test_publications_go_first_and_the_position_goes_with_its_meta(bench: Bench) -> None:
+    [first] = await append(bench, b"1")
+    assert first.position is not None
+    await bench.advance(299.0)
+    assert payloads(await history(bench)) == [(1, b"1")]
+    await bench.advance(2.0)
+    assert await history(bench) == StreamPage([], first.position)
+    await bench.advance(599.0)
+    assert await history(bench) == StreamPage([], first.position), "a read keeps the position"
+    await bench.advance(601.0)
+    page = await history(bench)
+    assert page.position.offset == 0
+    assert page.position.epoch != first.position.epoch
+    assert (await append(bench, b"2"))[0].position == StreamPosition(1, page.position.epoch)
+
+
+@pytest.mark.parametrize("stream", [None, STREAM.stream], ids=["without history", "with history"])
+async def test_a_key_is_forgotten_after_its_window(bench: Bench, stream: StreamOptions | None) -> None:
+    once = PublishOptions(stream=stream, idempotency_key="k")
+    results = await append(bench, b"1", options=once)
+    await bench.advance(299.0)
+    results += await append(bench, b"2", options=once)
+    await bench.advance(2.0)
+    results += await append(bench, b"3", options=once)
+    assert [result.is_suppressed for result in results] == [False, True, False]
+
+
+@pytest.mark.parametrize("is_reverse", [False, True])
+@pytest.mark.parametrize("since", [None, 0, 1, 4, 5, 7, 9, 10, 2**63 - 1])
+@pytest.mark.parametrize("limit", [-1, 0, 1, 3, 100])
+async def test_a_range_is_cut_from_what_is_kept(bench: Bench, since: int | None, limit: int, is_reverse: bool) -> None:  # noqa: FBT001
+    await append(bench, *[b"%d" % number for number in range(1, 10)])
+    wanted = HistoryRange(limit, StreamPosition(since, "") if since is not None else None, is_reverse)
+    kept = list(range(5, 10))
+    if is_reverse:
+        expected = [offset for offset in reversed(kept) if since is None or offset < since]
+    else:
+        expected = [offset for offset in kept if since is None or offset > since]
+    expected = expected if limit < 0 else expected[:limit]
+    assert payloads(await history(bench, wanted)) == [(offset, b"%d" % offset) for offset in expected]
+
+
+# Whatever is done, in whatever order, all brokers tell the same story.
+
+
+class Publish(NamedTuple):
+    channel: int
+    stream: StreamOptions | None
+    key: str
+    version: int
+    version_epoch: str
+
+
+class Read(NamedTuple):
+    channel: int
+    wanted: HistoryRange
+
+
+class Remove(NamedTuple):
+    channel: int
+
+
+class Subscribe(NamedTuple):
+    channel: int
+
+
+class Unsubscribe(NamedTuple):
+    channel: int
+
+
+class Wait(NamedTuple):
+    seconds: float
+
+
+Step = Publish | Read | Remove | Subscribe | Unsubscribe | Wait
+SYNC = "the end"
+
+channels = st.integers(0, 1)
+streams = st.builds(StreamOptions, st.sampled_from([1, 3]), st.sampled_from([60.0, 150.0]), st.just(600.0))
+positions = st.builds(StreamPosition, st.integers(0, 6), st.just(""))
+ranges = st.builds(HistoryRange, st.sampled_from([-1, 0, 1, 2]), st.none() | positions, st.booleans())
+steps: st.SearchStrategy[Step] = st.one_of(
+    st.builds(
+        Publish,
+        channels,
+        st.none() | streams,
+        st.sampled_from(["", "", "k", "l"]),
+        st.sampled_from([0, 0, 1, 2, 3]),
+        st.sampled_from(["", "x"]),
+    ),
+    st.builds(Read, channels, ranges),
+    st.builds(Remove, channels),
+    st.builds(Subscribe, channels),
+    st.builds(Unsubscribe, channels),
+    st.builds(Wait, st.sampled_from([100.0, 250.0, 550.0])),
+)
+
+
+class Story:
+    """Carries out steps on one broker and writes down what comes of them, epochs in the order of their appearance."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.lines: list[object] = []
+        self._prefix = fresh_prefix()
+        self._subscribed: set[str] = set()
+        self._epochs: dict[str, int] = {"": 0}
+        self._told = len(bench.receiver.received)
+
+    async def tell(self, script: Sequence[Step]) -> list[object]:
+        await self.bench.subscribe(self._prefix + SYNC)
+        for number, step in enumerate(script):
+            await self._carry_out(number, step)
+            # What is on its way would be lost by an unsubscribe or told later than the next step.
+            await self._settle()
+        for channel in self._subscribed | {self._prefix + SYNC}:
+            await self.bench.unsubscribe(channel)
+        return self.lines
+
+    async def _carry_out(self, number: int, step: Step) -> None:
+        broker = self.bench.broker
+        channel = "" if isinstance(step, Wait) else f"{self._prefix}.{step.channel}"
+        match step:
+            case Publish(_, stream, key, version, version_epoch):
+                sent = Publication(data=msgspec.Raw(b"%d" % number), version=version)
+                options = PublishOptions(stream, key, version_epoch)
+                result = await broker.publish(channel, sent, accepted_at_s=1.0, options=options).wait()
+                self.lines.append((result.is_suppressed, self._position(result.position)))
+            case Read(_, wanted):
+                page = await broker.history(channel, wanted, meta_ttl_s=400.0).wait()
+                self.lines.append(
+                    ([self._publication(each) for each in page.publications], self._position(page.position))
+                )
+            case Remove():
+                await broker.remove_history(channel).wait()
+            case Subscribe() if channel not in self._subscribed:
+                self._subscribed.add(channel)
+                await broker.subscribe(channel).wait()
+            case Unsubscribe() if channel in self._subscribed:
+                self._subscribed.remove(channel)
+                await broker.unsubscribe(channel).wait()
+            case Wait(seconds):
+                await self.bench.advance(seconds)
+            case _:
+                pass  # subscribing twice and unsubscribing from nothing are the caller's mistakes
+
+    async def _settle(self) -> None:
+        receiver = self.bench.receiver
+        await self.bench.publish(self._prefix + SYNC, b"")
+        while not receiver.received[self._told :] or receiver.received[-1][0] != self._prefix + SYNC:
+            await receiver.wait_for(len(receiver.received) + 1)
+        for at in range(self._told, len(receiver.received) - 1):
+            channel = receiver.received[at][0].removeprefix(self._prefix)
+            self.lines.append((channel, self._publication(receiver.publications[at]), self._epoch(receiver.epochs[at])))
+        self._told = len(receiver.received)
+
+    def _epoch(self, epoch: str) -> int:
+        return self._epochs.setdefault(epoch, len(self._epochs))
+
+    def _position(self, position: StreamPosition | None) -> tuple[int, int] | None:
+        return None if position is None else (position.offset, self._epoch(position.epoch))
+
+    def _publication(self, publication: Publication) -> tuple[int, bytes, int, int]:
+        return publication.offset, bytes(publication.data), publication.version, self._epoch(publication.epoch)
+
+
+@pytest.fixture
+async def all_benches(shared_redis: RedisServer) -> AsyncIterator[dict[str, Bench]]:
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(make(shared_redis)) for name, make in FACTORIES.items()}
+
+
+@given(script=st.lists(steps, max_size=12))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_all_brokers_tell_the_same_story(all_benches: dict[str, Bench], script: list[Step]) -> None:
+    expected = await Story(all_benches["memory"]).tell(script)
+    for name, bench in all_benches.items():
+        assert (name, await Story(bench).tell(script)) == (name, expected)

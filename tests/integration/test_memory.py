@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.messaging.conversation import Conversation, Services
+from gateway.messaging.conversation import Conversation
+from gateway.messaging.services import Services
 from gateway.transport.http import GuardedHTTPProtocol
 from gateway.transport.websocket import WebSocketConnection
 from tests.support.crowds import (

@@ -101,7 +101,7 @@ async def test_a_node_that_serves_is_alive_and_ready(node: RunningNode) -> None:
         answer = await ask(f"{node.internal_url}{path}")
         assert (answer.status, answer.text) == (200, "ok\n")
     verbose = await ask(f"{node.internal_url}/readyz?verbose")
-    assert (verbose.status, json.loads(verbose.text)) == (200, {"ready": True, "reason": None})
+    assert (verbose.status, json.loads(verbose.text)) == (200, {"ready": True, "reason": None, "broker": "ok"})
 
 
 async def test_health_and_metrics_are_not_on_the_public_port(node: RunningNode) -> None:
@@ -127,7 +127,10 @@ async def test_a_node_that_drains_is_alive_but_not_ready_and_takes_no_new_connec
             await until(is_unready)
             assert (await ask(f"{node.internal_url}/readyz")).text == "draining\n"
             verbose = await ask(f"{node.internal_url}/readyz?verbose")
-            assert (verbose.status, json.loads(verbose.text)) == (503, {"ready": False, "reason": "draining"})
+            assert (verbose.status, json.loads(verbose.text)) == (
+                503,
+                {"ready": False, "reason": "draining", "broker": "ok"},
+            )
             assert (await ask(f"{node.internal_url}/livez")).status == 200
             metrics = await ask(f"{node.internal_url}/metrics")
             assert "gateway_ready 0.0\n" in metrics.text

@@ -58,6 +58,9 @@ class Recorder:
     def disconnect(self, disconnect: Disconnect) -> None:
         raise AssertionError(f"nobody asked for {disconnect}")
 
+    def tell_gap(self, channel: str) -> None:
+        raise AssertionError(f"nobody is subscribed to {channel!r}")
+
     def closed(self, *, code: int, reason: str, by: str) -> None:
         self.journal.append(("closed", code, reason, by))
 

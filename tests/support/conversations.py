@@ -4,6 +4,7 @@ Spawned commands run in the test's own loop. `House.settle` lets everything run 
 """
 
 import asyncio
+import dataclasses
 import functools
 import io
 import itertools
@@ -18,24 +19,23 @@ import msgspec
 
 from gateway.auth.tokens import TokenVerifier
 from gateway.broker.contract import DELIVERY_ONLY, BrokerError, Published, PublishOptions
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.broker import MemoryBroker
+from gateway.broker.memory.control import MemoryBus
+from gateway.broker.memory.engine import MemoryEngine
+from gateway.broker.memory.presence import MemoryPresence
 from gateway.broker.outcome import Outcome
 from gateway.config import load, merge
-from gateway.domain.channels import Channel, Channels
+from gateway.domain.channels import Channel
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub
-from gateway.domain.ratelimit import RateLimit
-from gateway.domain.wheel import TimerWheel
 from gateway.messaging.commands import ClientConversation
-from gateway.messaging.conversation import Conversation, Services
-from gateway.messaging.fanout import Fanout
+from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import HANDLERS, Handler
 from gateway.messaging.plain import PlainConversation
 from gateway.messaging.processors import PROCESSORS, Processor
-from gateway.messaging.publishing import Publisher
-from gateway.messaging.subscriptions import Interest
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
+from gateway.parts import Clock, Surroundings, make_services
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import BINARY, TEXT, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
@@ -185,6 +185,14 @@ class FakeTransport:
             return
         self.closing = disconnect
 
+    @property
+    def room(self) -> int:
+        return 0 if self.is_full else 1_048_576
+
+    def tell_gap(self, channel: str) -> None:
+        if self.peer is not None:
+            self.peer.tell_gap(channel)
+
     def pause_reading(self) -> None:
         self.is_reading = False
 
@@ -292,52 +300,44 @@ class House:
         self.counts = Counts()
         self.hub = Hub(ledger=self.counts.ledger)
         self.tasks: set[asyncio.Task[None]] = set()
+        self.key_set_failures: list[str] = []
+        self.singles: list[tuple[str, str]] = []
+        """Users whose other connections were to end, and the client that stays."""
         self.expected_errors = 0
         self._log = io.StringIO()
         self._clients: list[Client] = []
         ids = itertools.count(1)
         loop = asyncio.get_running_loop()
-        self.fanout = Fanout(self.hub, self.counts, monotonic=self.monotonic, call_soon=loop.call_soon)
-        broker.start(self.fanout)
-        client, personal = config.client, config.client.subscribe_to_user_personal_channel
-        verifier = TokenVerifier(client.token, is_signature_checked=not client.insecure_skip_token_signature_verify)
-        self.verifier = SlowVerifier(verifier)
-        self.services = Services(
-            session=client,
-            is_insecure=client.insecure,
-            is_anonymous_allowed=client.allow_anonymous_connect_without_token,
-            refuses_anonymous_tokens=client.disallow_anonymous_connection_tokens,
-            includes_server_time=client.connect_include_server_time,
-            user_connection_limit=client.user_connection_limit,
-            personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
-            max_channel_length=config.channel.max_length,
-            rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
-            version="v",
-            channels=Channels(config.channel),
-            connection_tokens=self.verifier if makes_verifier_slow else verifier,
-            subscription_tokens=verifier,
-            hub=self.hub,
-            interest=Interest(broker),
-            broker=broker,
-            publisher=Publisher(
-                broker,
-                self.counts,
-                monotonic=self.monotonic,
-                unix=self.unix,
-                max_depth=config.json_.max_depth,
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.engine = MemoryEngine(MemoryBus(), node_id="node", monotonic=self.monotonic)
+        self.engine.broker = broker
+        self.engine.presence = MemoryPresence(broker, monotonic=self.monotonic)
+        services = make_services(
+            config,
+            self.engine,
+            Surroundings(
+                counts=self.counts,
+                hub=self.hub,
+                connections=Connections(),
+                log=make_logger(LogSettings(level=Level.DEBUG, format=Format.JSON), node="test", stream=self._log),
+                clock=Clock(self.monotonic, self.unix),
+                random=lambda: self.random,
+                new_id=lambda: f"client-{next(ids)}",
+                spawn=self._spawn,
+                call_soon=loop.call_soon,
+                call_later=lambda delay_s, call: self.later.append((self.now_s + delay_s, call)),
+                report_key_set=self.key_set_failures.append,
+                disconnect_others=lambda user, client: self.singles.append((user, client)),
+                handlers=handlers,
                 processors=processors,
             ),
-            handlers=dict(handlers),
-            connections=Connections(),
-            wheel=TimerWheel(now_s=self.now_s),
-            counts=self.counts,
-            log=make_logger(LogSettings(level=Level.DEBUG, format=Format.JSON), node="test", stream=self._log),
-            monotonic=self.monotonic,
-            unix=self.unix,
-            random=lambda: self.random,
-            new_id=lambda: f"client-{next(ids)}",
-            spawn=self._spawn,
         )
+        self.verifier = SlowVerifier(services.connection_tokens)
+        if makes_verifier_slow:
+            services = dataclasses.replace(services, connection_tokens=self.verifier)
+        self.services = dataclasses.replace(services, version="v")
+        self.fanout, self.intake = services.fanout, services.intake
+        broker.start(self.intake)
         self._json = ProtocolVariant("json", JSONCodec(), WebSocketFraming(TEXT), needs_json=True)
         text, binary = WebSocketFraming(TEXT), WebSocketFraming(BINARY)
         self._plain = PlainVariant("plain", text=text, binary=binary)
@@ -413,6 +413,10 @@ class House:
             self.now_s = min(self.now_s + 0.1, until_s)
             for conversation in list(self.services.wheel.advance(self.now_s)):
                 conversation.tick()
+            due = [call for at_s, call in self.later if at_s <= self.now_s]
+            self.later = [each for each in self.later if each[0] > self.now_s]
+            for call in due:
+                call()
         await self.settle()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -42,6 +42,9 @@ class EchoPeer:
     def disconnect(self, disconnect: Disconnect) -> None:
         self._connection.close(disconnect)
 
+    def tell_gap(self, channel: str) -> None:
+        raise AssertionError(f"nobody subscribes here, not even to {channel!r}")
+
     def frame_pong(self) -> None:
         """Nobody waits for pongs here."""
 

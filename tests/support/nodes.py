@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.config import development, load, merge
-from gateway.node import Clock, Node
+from gateway.node import Node
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
+from gateway.parts import Clock
 
 FREE_PORTS: dict[str, Any] = {"http_server": {"address": "127.0.0.1", "port": 0, "internal_port": 0}}
 SECRET = "a secret of the tests, 32 bytes or more"

@@ -45,7 +45,7 @@ FAULTS: list[tuple[str, str, str]] = [
     ('[client]\nping_intervall = "9s"', "client.ping_intervall: ", "did you mean ping_interval?"),
     ('[client]\nping_interval_s = "9s"', "client.ping_interval_s: ", "did you mean ping_interval?"),
     ("[json_]\nmax_depth = 5", "json_: ", "did you mean json?"),
-    ("[broker]\nzebra = 1", "broker.zebra: ", "known are type"),
+    ("[broker]\nzebra = 1", "broker.zebra: ", "known are catch_up_max_size"),
     (
         '[[channel.namespaces]]\nname = "chat"\nalow_publish_for_client = true',
         "channel.namespaces.0.alow_publish_for_client: ",

@@ -29,6 +29,9 @@ class Reader:
     def dismiss(self, disconnect: Disconnect) -> None:
         raise AssertionError(disconnect)
 
+    def tell_gap(self, channel: str) -> None:
+        raise AssertionError(channel)
+
 
 def channel(name: str) -> Channel:
     resolved = CHANNELS.resolve(name)

@@ -46,7 +46,9 @@ class Turn:
 
     def publish(self, channel: str, *payloads: bytes, accepted_at_s: float | None = None) -> None:
         for payload in payloads:
-            self.fanout.receive(channel, Publication(data=msgspec.Raw(payload)), accepted_at_s)
+            local = self.hub.get(channel)
+            if local is not None:
+                self.fanout.push(local, Publication(data=msgspec.Raw(payload)), accepted_at_s)
 
     def subscriber(self, *channels: str, variant: Variant = JSON, capacity: float = float("inf")) -> "Reader":
         reader = Reader(self, variant, capacity)
@@ -72,6 +74,9 @@ class Reader:
             return False
         self.writes.append(data)
         return True
+
+    def tell_gap(self, channel: str) -> None:
+        raise AssertionError(channel)
 
     def dismiss(self, disconnect: Disconnect) -> None:
         self.dismissals.append(disconnect)

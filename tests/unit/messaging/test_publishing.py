@@ -1,15 +1,16 @@
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
 from gateway.broker.contract import Published
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.broker import MemoryBroker
 from gateway.domain.channels import Channel, Channels, ChannelSettings, Namespace
 from gateway.domain.counts import Counts
 from gateway.messaging.publishing import Publisher
 from gateway.protocol import codes
-from gateway.protocol.messages import NOTHING, ClientInfo, Publication
+from gateway.protocol.messages import NOTHING, ClientInfo, Join, Leave, Publication
 
 _NAMESPACES: dict[str, dict[str, Any]] = {
     "json": {"publication_data_format": "json"},
@@ -38,8 +39,15 @@ class _Bench:
             broker.subscribe(channel)
         self._publisher = Publisher(broker, self.counts, monotonic=lambda: 7.0, unix=lambda: 2.5, max_depth=4)
 
-    def receive(self, channel: str, publication: Publication, accepted_at_s: float | None) -> None:
+    def receive(self, channel: str, publication: Publication, epoch: str, accepted_at_s: float | None) -> None:
+        assert not epoch
         self.received.append((channel, bytes(publication.data), publication.info, accepted_at_s))
+
+    def receive_event(self, channel: str, event: Join | Leave) -> None:
+        raise AssertionError(f"nobody joins or leaves here: {channel!r}, {event}")
+
+    def resume(self, channels: Sequence[str], *, interrupted_s: float) -> None:
+        raise AssertionError(f"nothing is interrupted here: {channels}, {interrupted_s}")
 
     def publish(self, name: str, data: bytes | msgspec.Raw, *, is_checked: bool, info: ClientInfo | None = None) -> Any:
         channel = CHANNELS.resolve(name)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.broker.contract import BrokerError
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.broker import MemoryBroker
 from gateway.broker.outcome import Outcome
 from gateway.messaging.subscriptions import Interest
 

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.broker.redis.counts import RedisCounts
 from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Histogram, Ledger
 from gateway.observability.metrics import CONTENT_TYPE, FAMILIES, PUBLISH_TO_WRITE, make_registry, render
 
@@ -35,6 +36,28 @@ class FixedGauges:
     def queued(self) -> int:
         return 4
 
+    is_broker_up = True
+    redis_counts = RedisCounts(
+        connects=Counter(publish=2),
+        commands=41,
+        batches=42,
+        bytes_out=43,
+        bytes_in=44,
+        messages=45,
+        subscribe_commands=46,
+        reads=47,
+        read_batches=48,
+        refused=49,
+        repeated=50,
+        undecodable=51,
+    )
+
+    def nodes(self) -> int:
+        return 3
+
+    def presence_entries(self) -> int:
+        return 6
+
 
 def full_counts() -> Counts:
     latencies = Histogram()
@@ -51,6 +74,13 @@ def full_counts() -> Counts:
         unsubscribes=Counter({2501: 6}),
         commands=Counter(publish=70, subscribe=8),
         errors=Counter({("publish", 103): 9, ("publish", 107): 10}),
+        gaps=31,
+        caught_up=32,
+        positions_lost=33,
+        interruptions=34,
+        interrupted_s=3.5,
+        presence_failures=36,
+        events_out=37,
         messages_in=12,
         bytes_in=13,
         messages_out=14,
@@ -60,7 +90,7 @@ def full_counts() -> Counts:
         limit_hits=Counter(command_rate=17),
         publish_to_write=latencies,
         ledgers={
-            "": Ledger(published=1, received=2, due=3, delivered=3),
+            "": Ledger(published=1, received=2, duplicates=6, due=3, delivered=3),
             "lobby": Ledger(published=20, received=21, due=22, delivered=18, dropped=Counter(slow=4, not_json=0)),
         },
     )
@@ -93,6 +123,21 @@ def test_every_family_is_there_with_its_type_and_help_even_before_anything_happe
 VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_build_info": {('1.0 "x"\n\\',): 1},
     "gateway_ready": {(): 1},
+    "gateway_broker_up": {(): 1},
+    "gateway_nodes": {(): 3},
+    "gateway_presence_entries": {(): 6},
+    "gateway_redis_connects": {("publish",): 2},
+    "gateway_redis_commands": {(): 41},
+    "gateway_redis_batches": {(): 42},
+    "gateway_redis_sent_bytes": {(): 43},
+    "gateway_redis_received_bytes": {(): 44},
+    "gateway_redis_messages": {(): 45},
+    "gateway_redis_subscribe_commands": {(): 46},
+    "gateway_redis_reads": {(): 47},
+    "gateway_redis_read_batches": {(): 48},
+    "gateway_redis_refused": {(): 49},
+    "gateway_redis_repeated": {(): 50},
+    "gateway_redis_undecodable": {(): 51},
     "gateway_connections": {(): 7},
     "gateway_users": {(): 5},
     "gateway_channels": {(): 3},
@@ -108,6 +153,14 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_commands": {("publish",): 70, ("subscribe",): 8},
     "gateway_errors": {("103", "publish"): 9, ("107", "publish"): 10},
     "gateway_token_failures": {("signature",): 16},
+    "gateway_stream_gaps": {(): 31},
+    "gateway_caught_up": {(): 32},
+    "gateway_positions_lost": {(): 33},
+    "gateway_interruptions": {(): 34},
+    "gateway_interrupted_seconds": {(): 3.5},
+    "gateway_presence_failures": {(): 36},
+    "gateway_events_sent": {(): 37},
+    "gateway_duplicates": {("",): 6, ("lobby",): 0},
     "gateway_key_set_failures": {(): 18},
     "gateway_limit_hits": {("command_rate",): 17},
     "gateway_messages_received": {(): 12},

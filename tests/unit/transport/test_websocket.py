@@ -124,6 +124,9 @@ class FakePeer:
     def disconnect(self, disconnect: Disconnect) -> None:
         self.journal.append(("disconnect", disconnect))
 
+    def tell_gap(self, channel: str) -> None:
+        self.journal.append(("gap", channel))
+
     def closed(self, *, code: int, reason: str, by: str) -> None:
         self.journal.append(("closed", code, reason, by))
 

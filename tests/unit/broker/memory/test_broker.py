@@ -1,20 +1,28 @@
 """What the memory broker adds to the contract (tests/contracts/test_broker.py): it answers within the call."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
 from gateway.broker.contract import BrokerError, Published, PublishOptions
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.broker import MemoryBroker
 from gateway.domain.stream import HistoryRange, StreamOptions
-from gateway.protocol.messages import Publication, StreamPosition
+from gateway.protocol.messages import Join, Leave, Publication, StreamPosition
 
 
 class _Receiver:
     def __init__(self) -> None:
-        self.received: list[tuple[str, Publication, float | None]] = []
+        self.received: list[tuple[str, Publication, str, float | None]] = []
 
-    def receive(self, channel: str, publication: Publication, accepted_at_s: float | None) -> None:
-        self.received.append((channel, publication, accepted_at_s))
+    def receive(self, channel: str, publication: Publication, epoch: str, accepted_at_s: float | None) -> None:
+        self.received.append((channel, publication, epoch, accepted_at_s))
+
+    def receive_event(self, channel: str, event: Join | Leave) -> None:
+        raise AssertionError(f"nobody joins or leaves here: {channel!r}, {event}")
+
+    def resume(self, channels: Sequence[str], *, interrupted_s: float) -> None:
+        raise AssertionError(f"nothing is interrupted here: {channels}, {interrupted_s}")
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def test_a_publication_is_handed_over_within_the_publish(broker: MemoryBroker, r
     assert broker.subscribe("a").is_settled
     outcome = broker.publish("a", publication, accepted_at_s=2.5)
     assert outcome.result() == Published()
-    assert receiver.received == [("a", publication, 2.5)]
+    assert receiver.received == [("a", publication, "", 2.5)]
     assert receiver.received[0][1] is publication
 
 

@@ -1,4 +1,4 @@
-"""The embedded broker: one node, no network. It is also the verified fake of every test that needs a broker."""
+"""The broker in memory: a publish is delivered, and appended, in the call that makes it."""
 
 import heapq
 import random
@@ -18,7 +18,7 @@ from gateway.broker.contract import (
 )
 from gateway.broker.outcome import Outcome
 from gateway.domain.stream import HistoryRange, Stream, StreamPage
-from gateway.protocol.messages import Publication
+from gateway.protocol.messages import Join, Leave, Publication
 
 _SWEPT_AT_ONCE: Final = 4
 """Streams and keys that a call looks at to forget what has expired; it adds one at most, so none pile up."""
@@ -73,7 +73,7 @@ class MemoryBroker:
         if options is not DELIVERY_ONLY:
             return self._publish_with(options, channel, publication, accepted_at_s)
         if channel in self._channels:
-            self._receiver.receive(channel, publication, accepted_at_s)
+            self._receiver.receive(channel, publication, "", accepted_at_s)
         return self._published
 
     def subscribe(self, channel: str) -> Outcome[None]:
@@ -88,6 +88,14 @@ class MemoryBroker:
     def unsubscribe(self, channel: str) -> Outcome[None]:
         """Hand over nothing more of *channel*."""
         self._channels.discard(channel)
+        return self._done
+
+    def announce(self, channel: str, event: Join | Leave) -> Outcome[None]:
+        """Hand *event* over at once, if this node is subscribed to *channel*."""
+        if self._receiver is None:
+            return _stopped()
+        if channel in self._channels:
+            self._receiver.receive_event(channel, event)
         return self._done
 
     def history(self, channel: str, wanted: HistoryRange, *, meta_ttl_s: float) -> Outcome[StreamPage]:
@@ -136,15 +144,15 @@ class MemoryBroker:
     def _append_and_deliver(
         self, options: PublishOptions, channel: str, publication: Publication, accepted_at_s: float, now_s: float
     ) -> Outcome[Published]:
-        position = None
+        position, epoch = None, ""
         if options.stream is not None:
             stream = self._stream(channel, now_s=now_s)
             if stream.is_outdated(publication.version, options.version_epoch):
                 return Outcome.of(Published(stream.position, is_suppressed=True))
             publication = stream.append(publication, options.stream, version_epoch=options.version_epoch, now_s=now_s)
-            position = stream.position
+            position, epoch = stream.position, stream.epoch
         if channel in self._channels and self._receiver is not None:
-            self._receiver.receive(channel, publication, accepted_at_s)
+            self._receiver.receive(channel, publication, epoch, accepted_at_s)
         return Outcome.of(Published(position))
 
     def _stream(self, channel: str, *, now_s: float) -> Stream:

@@ -1,0 +1,1 @@
+"""The engine on Redis: any number of nodes become one system."""

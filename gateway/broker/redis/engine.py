@@ -1,0 +1,113 @@
+"""The engine on Redis as a whole: the links, and what works on them."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from gateway.broker.contract import EngineError
+from gateway.broker.redis.broker import RedisBroker, random_epoch
+from gateway.broker.redis.control import RedisControl
+from gateway.broker.redis.counts import Journal, RedisCounts, Report, unheard
+from gateway.broker.redis.endpoint import Endpoint
+from gateway.broker.redis.keys import Keys
+from gateway.broker.redis.link import Link
+from gateway.broker.redis.presence import RedisPresence
+from gateway.broker.redis.probe import NotYetError, Probe
+from gateway.broker.redis.reads import Reads
+from gateway.broker.redis.scripts import PUBLISH
+from gateway.broker.redis.settings import RedisSettings
+from gateway.broker.redis.subscriber import Subscriber
+from gateway.broker.redis.supervisor import backoff
+
+
+class RedisEngine:
+    """What a node runs on when it is one of many.
+
+    *node_id* is drawn anew for each life of a node. *report* takes events: `redis_lost` and `redis_restored` with the
+    `link`, `redis_refused` and `redis_undecodable` with a `subject`, these once a minute for each.
+
+    Raises:
+        EngineError: for a certificate or key that can't be read.
+    """
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        *,
+        node_id: str,
+        report: Report = unheard,
+        monotonic: Callable[[], float] = time.monotonic,
+        new_epoch: Callable[[], str] = random_epoch,
+        rng: random.Random | None = None,
+    ) -> None:
+        endpoint, keys, journal = Endpoint(settings), Keys(settings.prefix), Journal(report, monotonic=monotonic)
+        self.counts: RedisCounts = journal.counts
+        self._settings = settings
+        self._report = report
+        self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._probe = Probe(endpoint, settings)
+        self._link = Link(endpoint, settings, [PUBLISH], journal=journal, monotonic=monotonic, rng=self._rng)
+        self._subscriber = Subscriber(endpoint, settings, journal=journal, monotonic=monotonic, rng=self._rng)
+        self._reads = Reads(endpoint, settings, journal=journal, monotonic=monotonic, rng=self._rng)
+        self.broker = RedisBroker(
+            self._link, self._subscriber, self._reads, keys, node_id=node_id, journal=journal, new_epoch=new_epoch
+        )
+        self.presence = RedisPresence(self._reads, self.broker, keys)
+        self.control = RedisControl(self._link, self._subscriber, keys, node_id)
+        self._not_yet: str | None = f"{endpoint.label}: not connected yet"
+        self._stopped = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from working right now: why the first link that is down is down."""
+        return self._not_yet or self._link.trouble or self._subscriber.trouble or self._reads.trouble
+
+    async def run(self) -> None:
+        """Hold the links up until `stop` is called or this is cancelled.
+
+        Raises:
+            EngineError: before it has worked once, for a fault of the configuration; the text names the key.
+        """
+        self._ended.clear()
+        fault: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(self._work(), name="redis engine")
+                await self._stopped.wait()
+                working.cancel()
+        except* EngineError as faults:
+            fault = faults.exceptions[0]  # raised from here, it would be wrapped again
+        finally:
+            self._ended.set()
+        if fault is not None:
+            raise fault
+
+    async def stop(self) -> None:
+        """Release everything; what waits for an outcome gets `BrokerError`. Idempotent."""
+        await self.broker.stop()
+        self._stopped.set()
+        await self._ended.wait()
+
+    async def _work(self) -> None:
+        await self._become_usable()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._link.run(), name="redis publish link")
+            group.create_task(self._subscriber.run(), name="redis subscribe link")
+            group.create_task(self._reads.run(), name="redis read link")
+
+    async def _become_usable(self) -> None:
+        """Probe the server until it will do."""
+        for delay_s in backoff(self._settings, self._rng):
+            try:
+                await self._probe.run()
+            except NotYetError as reason:
+                if str(reason) != self._not_yet:
+                    self._not_yet = str(reason)
+                    self._report("redis_lost", link="probe", reason=self._not_yet)
+            else:
+                self._not_yet = None
+                return
+            await asyncio.sleep(delay_s)

@@ -1,0 +1,71 @@
+"""What all conversations of a node share."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from gateway.auth.tokens import TokenVerifier
+from gateway.broker.contract import PresenceStore
+from gateway.domain.channels import Channels
+from gateway.domain.connections import Connections
+from gateway.domain.counts import Counts
+from gateway.domain.hub import Hub
+from gateway.domain.ratelimit import RateLimit
+from gateway.domain.session import SessionSettings
+from gateway.domain.wheel import TimerWheel
+from gateway.messaging.fanout import Fanout
+from gateway.messaging.handlers import Handler
+from gateway.messaging.intake import Intake
+from gateway.messaging.presence import Presences
+from gateway.messaging.publishing import Publisher
+from gateway.messaging.reading import StreamReader
+from gateway.messaging.subscriptions import Interest
+from gateway.messaging.turn import Turn
+
+if TYPE_CHECKING:
+    from gateway.messaging.conversation import Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What conversations share: the node's parts, its clocks, its randomness."""
+
+    session: SessionSettings
+    is_insecure: bool
+    is_anonymous_allowed: bool
+    refuses_anonymous_tokens: bool
+    includes_server_time: bool
+    user_connection_limit: int
+    disconnect_others: Callable[[str, str], object] | None
+    """End all connections of a user, on every node, but for one client; `None` where a user may have several."""
+    personal_namespace: str | None
+    """The namespace of personal channels, `None` when they are off."""
+    max_channel_length: int
+    rate_limit: RateLimit | None
+    version: str
+    channels: Channels
+    connection_tokens: TokenVerifier
+    subscription_tokens: TokenVerifier
+    hub: Hub
+    interest: Interest
+    intake: Intake
+    fanout: Fanout
+    reader: StreamReader
+    publisher: Publisher
+    presences: Presences
+    presence_store: PresenceStore
+    turn: Turn
+    handlers: dict[str, Handler]
+    connections: "Connections[Conversation]"
+    wheel: "TimerWheel[Conversation]"
+    counts: Counts
+    log: structlog.typing.FilteringBoundLogger
+    monotonic: Callable[[], float]
+    unix: Callable[[], float]
+    random: Callable[[], float]
+    new_id: Callable[[], str]
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    """Start a task that the node owns."""

@@ -1,0 +1,149 @@
+"""Builds what a node consists of from its configuration. `node` uses it, and so do the tests that have no sockets."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import structlog
+
+from gateway import __version__
+from gateway.auth.tokens import TokenSettings, TokenVerifier
+from gateway.broker.contract import Engine
+from gateway.broker.memory.control import MemoryBus
+from gateway.broker.memory.engine import MemoryEngine
+from gateway.broker.redis.engine import RedisEngine
+from gateway.config import BrokerType, Config
+from gateway.domain.channels import Channels
+from gateway.domain.connections import Connections
+from gateway.domain.counts import Counts
+from gateway.domain.hub import Hub
+from gateway.domain.ratelimit import RateLimit
+from gateway.domain.wheel import TimerWheel
+from gateway.messaging.conversation import Conversation
+from gateway.messaging.fanout import Fanout
+from gateway.messaging.handlers import HANDLERS, Handler
+from gateway.messaging.intake import Intake
+from gateway.messaging.presence import Presences
+from gateway.messaging.processors import PROCESSORS, Processor
+from gateway.messaging.publishing import Publisher
+from gateway.messaging.reading import StreamReader
+from gateway.messaging.services import Services
+from gateway.messaging.subscriptions import Interest
+from gateway.messaging.turn import Turn
+
+TICK_S = 0.1
+"""How often deadlines are looked at."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class Clock(NamedTuple):
+    """What a node takes its time from; tests give it one that they can move."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    unix: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the services are built into: the node's registries, its loop, its time and randomness."""
+
+    counts: Counts
+    hub: Hub
+    connections: Connections[Conversation]
+    log: structlog.typing.FilteringBoundLogger
+    clock: Clock
+    random: Callable[[], float]
+    new_id: Callable[[], str]
+    spawn: Spawn
+    call_soon: Callable[[Callable[[], None]], object]
+    call_later: Callable[[float, Callable[[], None]], object]
+    report_key_set: Callable[[str], None]
+    disconnect_others: Callable[[str, str], object]
+    handlers: Mapping[str, Handler] = field(default_factory=lambda: HANDLERS)
+    processors: Mapping[str, Processor] = field(default_factory=lambda: PROCESSORS)
+
+
+def make_engine(config: Config, *, clock: Clock, log: structlog.typing.FilteringBoundLogger) -> Engine:
+    """Return the engine that *config* asks for; each has a node id of its own.
+
+    Raises:
+        EngineError: for a certificate or key that can't be read.
+    """
+    node_id = str(uuid.uuid4())
+    match config.broker.type:
+        case BrokerType.MEMORY:
+            return MemoryEngine(MemoryBus(), node_id=node_id, monotonic=clock.monotonic)
+        case BrokerType.REDIS:
+            return RedisEngine(config.redis, node_id=node_id, report=log.warning)
+
+
+def make_services(config: Config, engine: Engine, around: Surroundings) -> Services:
+    """Return what all conversations of a node share."""
+    client, broker, counts, (monotonic, unix) = config.client, engine.broker, around.counts, around.clock
+    personal = client.subscribe_to_user_personal_channel
+    checks = not client.insecure_skip_token_signature_verify
+
+    def verifier(settings: TokenSettings) -> TokenVerifier:
+        return TokenVerifier(settings, is_signature_checked=checks, report=around.report_key_set)
+
+    connection_tokens = subscription_tokens = verifier(client.token)
+    if client.subscription_token.enabled:
+        subscription_tokens = verifier(client.subscription_token)
+    fanout = Fanout(
+        around.hub,
+        counts,
+        monotonic=monotonic,
+        call_soon=around.call_soon,
+        newcomers_max_bytes=config.broker.catch_up_max_size,
+    )
+    intake = Intake(config.broker, around.hub, fanout, broker, counts, log=around.log, call_later=around.call_later)
+    publisher = Publisher(
+        broker,
+        counts,
+        monotonic=monotonic,
+        unix=unix,
+        max_depth=config.json_.max_depth,
+        processors=around.processors,
+    )
+    presences = Presences(
+        engine.presence, counts, interval_s=client.presence_update_interval_s, ttl_s=client.presence_ttl_s
+    )
+    return Services(
+        session=client,
+        is_insecure=client.insecure,
+        is_anonymous_allowed=client.allow_anonymous_connect_without_token,
+        refuses_anonymous_tokens=client.disallow_anonymous_connection_tokens,
+        includes_server_time=client.connect_include_server_time,
+        user_connection_limit=client.user_connection_limit,
+        disconnect_others=around.disconnect_others if personal.enabled and personal.single_connection else None,
+        personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
+        max_channel_length=config.channel.max_length,
+        rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
+        version=f"gateway {__version__}",
+        channels=Channels(config.channel),
+        connection_tokens=connection_tokens,
+        subscription_tokens=subscription_tokens,
+        hub=around.hub,
+        interest=Interest(broker),
+        intake=intake,
+        fanout=fanout,
+        reader=StreamReader(broker),
+        publisher=publisher,
+        turn=Turn(call_soon=around.call_soon),
+        presences=presences,
+        presence_store=engine.presence,
+        handlers=dict(around.handlers),
+        connections=around.connections,
+        wheel=TimerWheel(now_s=monotonic(), resolution_s=TICK_S),
+        counts=counts,
+        log=around.log,
+        monotonic=monotonic,
+        unix=unix,
+        random=around.random,
+        new_id=around.new_id,
+        spawn=around.spawn,
+    )
