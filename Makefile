@@ -16,13 +16,16 @@ COMPILE_DEVELOPMENT := $(COMPILE) --extra dev --constraint $(LOCKS)/runtime.txt
 .DEFAULT_GOAL := help
 # The stamps share one .venv, so they are made one after the other.
 .NOTPARALLEL:
-.PHONY: help run test test-all conformance conformance-long check check-locks lock reference bench clean
+.PHONY: help run cluster test test-all conformance conformance-long check check-locks lock reference bench clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.runtime .venv/.project ## Run one development node (ARGS="…" goes to `gateway serve --dev`)
 	@exec $(BIN)/gateway serve --dev $(ARGS)
+
+cluster: .venv/.runtime .venv/.project ## Run three nodes behind HAProxy, with Redis (ARGS="…": try ARGS=--help)
+	@exec $(BIN)/python -m deploy.cluster $(ARGS)
 
 test: .venv/.development .venv/.project ## Run the tests but for the long ones (ARGS="…" goes to pytest)
 	@tests/support/install-tools
