@@ -31,7 +31,7 @@ from gateway.messaging.conversation import Conversation
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
 from gateway.messaging.services import Services
-from gateway.observability.health import Readiness
+from gateway.observability.health import Change, Readiness
 from gateway.observability.metrics import make_registry, render
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_services
 from gateway.protocol import codes
@@ -244,12 +244,12 @@ class Node:
             intake.check()
 
     def _note_trouble(self, engine: Engine) -> None:
-        before, trouble = self._readiness.trouble, engine.trouble
-        down_s = self._readiness.note(trouble, now_s=self._clock.monotonic())
-        if trouble is not None and before is None:
-            self._log.warning("broker lost", reason=trouble)
-        elif down_s is not None:
-            self._log.info("broker back", seconds=round(down_s, 3))
+        now_s = self._clock.monotonic()
+        change = self._readiness.note(engine.trouble, now_s=now_s)
+        if change is Change.LOST:
+            self._log.warning("broker lost", reason=engine.trouble)
+        elif change is Change.BACK:
+            self._log.info("broker back", seconds=round(now_s - self._readiness.since_s, 3))
             self.services.presences.renew_all()  # it may have lost what it knew
 
     async def _tick(self, wheel: TimerWheel[Conversation], engine: Engine) -> None:
@@ -269,6 +269,7 @@ class Node:
         for conversation in self.connections:
             conversation.disconnect(codes.SHUTDOWN)
         await gate.emptied()
+        await self.services.presences.taken()
 
     async def _disconnect_others(self, user: str, client: str) -> None:
         order = DisconnectUser(user, whitelist=(client,), disconnect=codes.CONNECTION_LIMIT)

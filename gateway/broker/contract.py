@@ -137,7 +137,8 @@ class PresenceStore(Protocol):
         """Give the clients of this node another lifetime, entering those that are missing, and sweep *channel*.
 
         Sweeping removes the entries of all nodes whose time is over; if *is_told*, the `Leave` of each is sent in the
-        same step, so once, whoever sweeps.
+        same step, so once, whoever sweeps. Who was swept although it is there, because its node could not renew it,
+        comes back by the next renewal, without a second `Join`.
         """
 
     def presence(self, channel: str) -> Outcome[dict[str, ClientInfo]]:

@@ -42,6 +42,10 @@ _RETRIES_AN_INTERVAL: Final = 10
 """How many times an interval an announcement that did not get out is tried again."""
 
 
+_GOODBYE_TIMEOUT_S: Final = 0.5
+"""How long a node that stops waits for its goodbye to get out."""
+
+
 class ClusterSettings(Settings):
     """How a node deals with the others."""
 
@@ -128,19 +132,19 @@ class Cluster:
     async def run(self) -> None:
         """Announce this node at once and at intervals until `stop` is called; then say goodbye."""
         while not self._stopping.is_set():
-            pause_s = self._settings.announce_interval_s
-            try:
-                await self._announce().wait()
-            except BrokerError:
-                # Soon after the broker is back, or there for the first time, all know each other again.
-                pause_s /= _RETRIES_AN_INTERVAL
+            announced = self._announce()
+            retry_s = self._settings.announce_interval_s / _RETRIES_AN_INTERVAL
+            for _ in range(_RETRIES_AN_INTERVAL):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(retry_s):
+                        await self._stopping.wait()
+                if self._stopping.is_set() or announced.error is not None:
+                    break  # soon after the broker is back, or there for the first time, all know each other again
             self._forget_silent()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._stopping.wait()
         # Who does not hear it forgets this node a little later.
-        with contextlib.suppress(BrokerError):
-            await self._send(Goodbye(self.uid)).wait()
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
+                await self._send(Goodbye(self.uid)).wait()
 
     def stop(self) -> None:
         """Let `run` end; a second time does nothing."""

@@ -24,6 +24,8 @@ class Presences:
         self._interval_s = interval_s
         self._ttl_s = ttl_s
         self._channels: dict[str, dict[str, Subscription]] = {}
+        self._under_way = 0
+        self._all_taken: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return sum(len(entries) for entries in self._channels.values())
@@ -80,10 +82,20 @@ class Presences:
             infos = [each.info for each in subscriptions]
             self._watch(self._store.renew(name, infos, ttl_s=self._ttl_s, is_told=is_told))
 
+    async def taken(self) -> None:
+        """Wait until the store has taken, or refused, all that it was told: the leaves of a node that stops."""
+        self._all_taken = asyncio.Event()
+        if self._under_way:
+            await self._all_taken.wait()
+
     def _watch(self, outcome: Outcome[None]) -> None:
         """Count a failure: what was not taken mends itself by renewal and expiry."""
+        self._under_way += 1
         outcome.then(self._note)
 
     def _note(self, outcome: Outcome[None]) -> None:
+        self._under_way -= 1
         if outcome.error is not None:
             self._counts.presence_failures += 1
+        if self._all_taken is not None and not self._under_way:
+            self._all_taken.set()

@@ -1,5 +1,18 @@
 """Whether new connections should be sent to a node: what it says of itself, and what its engine does."""
 
+from enum import Enum, auto
+from typing import Final
+
+_WORTH_TELLING_S: Final = 0.5
+"""How long an engine must be in trouble before anybody is told: a start, or a link that is replaced, is none."""
+
+
+class Change(Enum):
+    """What an operator should hear about the engine."""
+
+    LOST = auto()
+    BACK = auto()
+
 
 class Readiness:
     """Why a node is not ready, decided from what is noted here; times are of one monotonic clock.
@@ -15,21 +28,27 @@ class Readiness:
         """What keeps the engine from working, as last noted."""
         self._grace_s = grace_s
         self._has_worked = False
-        self._since_s = 0.0
+        self._is_told = False
+        self.since_s = 0.0
+        """Since when the engine is, or was last, in trouble."""
 
-    def note(self, trouble: str | None, *, now_s: float) -> float | None:
-        """Take note of what the engine says; returns how long it did not work when it is back."""
+    def note(self, trouble: str | None, *, now_s: float) -> Change | None:
+        """Take note of what the engine says, a few times a second; returns what is worth telling."""
         was_in_trouble, self.trouble = self.trouble is not None, trouble
         if trouble is None:
             self._has_worked = True
-            return now_s - self._since_s if was_in_trouble else None
+            was_told, self._is_told = self._is_told, False
+            return Change.BACK if was_told else None
         if not was_in_trouble:
-            self._since_s = now_s
-        return None
+            self.since_s = now_s
+        if self._is_told or now_s - self.since_s < _WORTH_TELLING_S:
+            return None
+        self._is_told = True
+        return Change.LOST
 
     def reason(self, *, now_s: float) -> str | None:
         """Say why no new connections should come, `None` if they should."""
         if self.own_reason is not None or self.trouble is None:
             return self.own_reason
-        is_in_grace = self._has_worked and now_s - self._since_s < self._grace_s
+        is_in_grace = self._has_worked and now_s - self.since_s < self._grace_s
         return None if is_in_grace else self.trouble

@@ -79,6 +79,7 @@ class Endpoint:
             "password": settings.password or None,
             "db": settings.db,
             "client_name": name,
+            "driver_info": None,
             "protocol": 2,
             "socket_connect_timeout": settings.connect_timeout_s,
             # The caller bounds the whole exchange, with asyncio.timeout.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import redis.asyncio
+import redis.exceptions
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -60,7 +61,10 @@ class Probe:
             if fault is not None:
                 raise EngineError(fault) from error
             if not isinstance(error, ResponseError):
-                raise NotYetError(f"{self._endpoint.label}: {describe(error)}") from error
+                reason = describe(error)
+                if self._settings.tls.enabled and isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
+                    reason += "; does it speak TLS there?"  # a server that does not waits for the end of a line
+                raise NotYetError(f"{self._endpoint.label}: {reason}") from error
             # Whatever it refused for a reason of the moment (no memory, a failing disk), this node is let in.
         finally:
             await client.aclose()
@@ -105,19 +109,17 @@ class Probe:
         match error:
             case RedisError(__context__=ssl.SSLError() as origin):
                 return f"redis.tls: {label}: {describe(origin)}; check the address, tls.enabled and the files"
+            case AuthenticationError() if "without any password configured" in text:
+                return f"redis.password: {label} has none for the user {user!r}; take it out here or set it there"
             case AuthenticationError() if self._settings.password:
                 return f"redis.password: {label} does not let the user {user!r} in with it; give the right one"
             case AuthenticationError():
                 return f"redis.password: {label} asks for one, and none is given"
-            case ResponseError() if "without any password configured" in text:
-                return (
-                    f"redis.password: {label} has no password for the user {user!r}; take it out here or set it there"
-                )
             case ResponseError() if "DB index" in text:
                 return f"redis.db: {label} has no database {self._settings.db}; give a lower number"
             case ResponseError() if isinstance(error, NoPermissionError) or _NO_PERMISSION.search(text):
                 prefix = self._settings.prefix
-                rights = f"~{prefix}:* &{prefix}:* +@all -@dangerous"
+                rights = f"~{prefix}:* &{prefix}:* +@all -@dangerous +info +role"
                 return f"redis.user: {label} does not allow the user {user!r} all it needs ({rights}): {text}"
             case InvalidResponse():
                 return f"redis.address: {label} answers, but does not speak the Redis protocol; check host and port"

@@ -127,8 +127,7 @@ class Supervisor:
         """Log in and say what the user wants said; return why the connection is of no use, if it is."""
         login, own = self._endpoint.greeting(f"gateway-{self._name}"), self._user.greeting()
         replies = await wire.exchange([*login, *own])
-        # The last of the login is the name, which a server may keep to itself without harm.
-        for reply in replies[: len(login) - 1]:
+        for reply in replies[: len(login)]:
             if isinstance(reply, hiredis.ReplyError):
                 return str(reply)
         refusal = self._user.refuse(replies[len(login) :])
