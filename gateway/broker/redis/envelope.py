@@ -5,6 +5,7 @@ the script that gave the offset. The stream keeps the body alone. Bodies are Mes
 and a later version may append fields that an earlier one does not read.
 """
 
+import functools
 from typing import Final
 
 import msgspec
@@ -17,6 +18,8 @@ PLAIN: Final = b"p"
 STREAM: Final = b"s"
 JOIN: Final = b"j"
 LEAVE: Final = b"l"
+_REMEMBERED: Final = 4096
+"""Clients whose info is kept, since they publish again."""
 _PLAIN, _STREAM, _JOIN, _LEAVE = PLAIN[0], STREAM[0], JOIN[0], LEAVE[0]
 
 
@@ -35,7 +38,7 @@ class _Body(Struct, array_like=True, gc=False):
     data: bytes
     node_id: str
     accepted_at_s: float
-    info: _Info | None = None
+    info: bytes = b""  # packed on its own, since a client's is the same in all it publishes
     tags: dict[str, str] = {}
     version: int = 0
 
@@ -64,7 +67,7 @@ class Envelope:
             bytes(publication.data),
             self._node_id,
             accepted_at_s,
-            None if info is None else _info(info),
+            b"" if info is None else encode_info(info),
             publication.tags,
             publication.version,
         )
@@ -89,7 +92,7 @@ class Envelope:
             elif kind == _PLAIN:
                 rest, offset, epoch = message[1:], 0, ""
             elif kind in (_JOIN, _LEAVE):
-                info = _client_info(_decode_info(message[1:]))
+                info = _read_info(message[1:])
                 return Join(info) if kind == _JOIN else Leave(info), "", None
             else:
                 raise EnvelopeError("an unknown kind of message")
@@ -118,7 +121,7 @@ def encode_info(info: ClientInfo) -> bytes:
     Raises:
         EnvelopeError: for text that is no Unicode (lone surrogates).
     """
-    return _pack(_info(info))
+    return _pack(_Info(info.user, info.client, bytes(info.conn_info), bytes(info.chan_info)))
 
 
 def decode_info(body: bytes) -> ClientInfo:
@@ -128,7 +131,7 @@ def decode_info(body: bytes) -> ClientInfo:
         EnvelopeError: if it is none of ours.
     """
     try:
-        return _client_info(_decode_info(body))
+        return _read_info(body)
     except _FAULTS as error:
         raise EnvelopeError(f"not an envelope: {error}") from error
 
@@ -141,14 +144,13 @@ def _pack(body: _Body | _Info) -> bytes:
 
 
 def _publication(body: _Body, offset: int, epoch: str) -> Publication:
-    info = None if body.info is None else _client_info(body.info)
+    info = _read_info(body.info) if body.info else None
     # 2.3: only the first publication of a stream tells the epoch, for who subscribed before there was one.
     return Publication(Raw(body.data), info, offset, body.tags, epoch if offset == 1 else "", body.version)
 
 
-def _info(info: ClientInfo) -> _Info:
-    return _Info(info.user, info.client, bytes(info.conn_info), bytes(info.chan_info))
-
-
-def _client_info(info: _Info) -> ClientInfo:
+# Looking it up takes 0.07 µs, reading it 0.26 (timeit).
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _read_info(body: bytes) -> ClientInfo:
+    info = _decode_info(body)
     return ClientInfo(info.user, info.client, payload(info.conn_info), payload(info.chan_info))
