@@ -17,9 +17,10 @@ from gateway import __version__, configdoc
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.broker.contract import EngineError
 from gateway.config import Config, ConfigError, development, load
-from gateway.node import Node, address_text, default_name, run_until_signalled
+from gateway.node import Node, address_text, run_until_signalled
 from gateway.observability import metrics
 from gateway.observability.logs import forward_library_logs, make_logger
+from gateway.runtime import default_name
 from gateway.settings import parse_duration
 from gateway.transport.listener import ListenError, raise_descriptor_limit
 

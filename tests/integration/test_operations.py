@@ -170,7 +170,12 @@ async def scrape(node: RunningNode) -> dict[tuple[str, ...], float]:
 
 async def test_metrics_count_a_small_exchange_exactly() -> None:
     async with running_node() as node:
-        idle = {("gateway_build_info", __version__): 1, ("gateway_ready",): 1}
+        idle = {
+            ("gateway_build_info", __version__): 1,
+            ("gateway_ready",): 1,
+            ("gateway_broker_up",): 1,
+            ("gateway_nodes",): 1,
+        }
         assert await scrape(node) == idle
         forged = token_of({"sub": "42"}, secret="not the secret of the node, but as long")
         async with client_of(node) as first, client_of(node, token_of({"sub": "42"})) as second:

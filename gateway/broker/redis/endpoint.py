@@ -1,6 +1,7 @@
 """Where Redis is and how this node gets in, for both kinds of connections: our own and redis-py's."""
 
 import asyncio
+import contextlib
 import os
 import ssl
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from gateway.broker.redis.settings import RedisSettings, RedisTLSSettings
 from gateway.broker.redis.wire import pack
 
 _UNIX: Final = "unix:"
+# How redis-py fails. The last one comes from uvloop, for a connection that was closed a moment ago.
+FAILURES: Final = (RedisError, OSError, RuntimeError)
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
 
 
@@ -137,6 +140,12 @@ def _tls_context(settings: RedisTLSSettings) -> ssl.SSLContext:
             names = f"{settings.cert_pem_file} and {settings.key_pem_file}"
             raise EngineError(f"redis.tls.cert_pem_file: {names} are no certificate and its key") from error
     return context
+
+
+async def close(client: "redis.asyncio.Redis") -> None:
+    """Close the connections of *client*; one that can't be closed in good order is let go all the same."""
+    with contextlib.suppress(*FAILURES):
+        await client.connection_pool.disconnect()
 
 
 def describe(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 
 from gateway.broker.contract import EngineError
-from gateway.broker.redis.endpoint import Endpoint, describe
+from gateway.broker.redis.endpoint import FAILURES, Endpoint, close, describe
 from gateway.broker.redis.keys import Keys
 from gateway.broker.redis.scripts import HISTORY, PUBLISH
 from gateway.broker.redis.settings import RedisSettings
@@ -56,7 +56,7 @@ class Probe:
                 await self._check_permissions(client)
         except (BusyLoadingError, MasterDownError, ReadOnlyError) as error:
             raise NotYetError(f"{self._endpoint.label}: {error}") from error
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             fault = self._fault(error)
             if fault is not None:
                 raise EngineError(fault) from error
@@ -67,7 +67,7 @@ class Probe:
                 raise NotYetError(f"{self._endpoint.label}: {reason}") from error
             # Whatever it refused for a reason of the moment (no memory, a failing disk), this node is let in.
         finally:
-            await client.aclose()
+            await close(client)
 
     async def _check_server(self, client: "redis.asyncio.Redis") -> None:
         try:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.outcome import Outcome, ResultT
 from gateway.broker.redis.counts import Journal
-from gateway.broker.redis.endpoint import Endpoint, describe
+from gateway.broker.redis.endpoint import FAILURES, Endpoint, close, describe
 from gateway.broker.redis.scripts import Argument, Script
 from gateway.broker.redis.settings import RedisSettings
 from gateway.broker.redis.supervisor import backoff
@@ -99,7 +98,7 @@ class Reads:
                 working.cancel()
         finally:
             self._fail_queued("the broker is not running")
-            await client.aclose()
+            await close(client)
 
     def stop(self) -> None:
         """Take nothing more; what waits gets `BrokerError`. Idempotent."""
@@ -162,12 +161,12 @@ class Reads:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            # The connection may be in the middle of a reply.
-            await client.connection_pool.disconnect()
+        except FAILURES as error:
             self._down(describe(error))
             for request in batch:
                 request.outcome.fail(BrokerError(self.trouble))
+            # The connection may be in the middle of a reply.
+            await close(client)
             return
         self._up()
         self._counts.reads += len(batch)

@@ -1,0 +1,258 @@
+"""A node without its ports: engine, services, cluster and timers, started and stopped in order.
+
+`node` gives it listeners of its own; inside somebody else's application it runs on that application's server.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+
+from gateway import __version__
+from gateway.broker.contract import BrokerError, Engine, EngineError
+from gateway.broker.redis.counts import RedisCounts
+from gateway.broker.redis.engine import RedisEngine
+from gateway.config import Config
+from gateway.domain.connections import Connections
+from gateway.domain.counts import Counts
+from gateway.domain.hub import Hub
+from gateway.domain.wheel import TimerWheel
+from gateway.messaging.cluster import Cluster
+from gateway.messaging.control import DisconnectUser
+from gateway.messaging.conversation import Conversation
+from gateway.messaging.intake import Intake
+from gateway.messaging.orders import LocalOrders
+from gateway.messaging.services import Services
+from gateway.observability.health import Change, Readiness
+from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_services
+from gateway.protocol import codes
+
+PartT = TypeVar("PartT")
+
+
+class Runtime:
+    """What runs behind the ports of one node; its figures are what metrics and health read."""
+
+    def __init__(
+        self, config: Config, log: structlog.typing.FilteringBoundLogger, *, clock: Clock | None = None
+    ) -> None:
+        self.config = config
+        self.counts = Counts()
+        self.connections: Connections[Conversation] = Connections()
+        self.hub = Hub(ledger=self.counts.ledger)
+        self.version = __version__
+        self.readiness = Readiness("starting", grace_s=config.health.broker_grace_s)
+        self.fault: EngineError | None = None
+        """Why the engine is none that this node can work with."""
+        self.stopping = asyncio.Event()
+        """Set when the node should stop: somebody has asked for it, or there is such a fault."""
+        self._log = log
+        self._clock = clock or Clock()
+        self._engine: Engine | None = None
+        self._services: Services | None = None
+        self._cluster: Cluster | None = None
+
+    # What the node runs on, once it runs.
+
+    @property
+    def engine(self) -> Engine:
+        """What carries its publications."""
+        return _there(self._engine)
+
+    @property
+    def services(self) -> Services:
+        """What its conversations share."""
+        return _there(self._services)
+
+    @property
+    def cluster(self) -> Cluster:
+        """Itself among the others."""
+        return _there(self._cluster)
+
+    # What metrics and health read.
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new connections should be sent here."""
+        return self.unready_because() is None
+
+    def unready_because(self) -> str | None:
+        """Say why no new connections should come, `None` if they should."""
+        return self.readiness.reason(now_s=self._clock.monotonic())
+
+    def subscriptions(self) -> Iterable[tuple[str, int]]:
+        """Count subscriptions by namespace."""
+        return self.hub.subscriptions().items()
+
+    def users(self) -> int:
+        """Count the users who are connected here."""
+        return self.connections.users
+
+    def channels(self) -> int:
+        """Count the channels with local subscribers."""
+        return len(self.hub)
+
+    def queued(self) -> int:
+        """Count the deliveries that wait for the end of the loop turn."""
+        return self._services.fanout.queued if self._services is not None else 0
+
+    @property
+    def is_broker_up(self) -> bool:
+        """Whether the broker works."""
+        return self.readiness.trouble is None
+
+    @property
+    def redis_counts(self) -> RedisCounts | None:
+        """What the Redis engine has counted; `None` on another engine."""
+        return self._engine.counts if isinstance(self._engine, RedisEngine) else None
+
+    def nodes(self) -> int:
+        """Count the nodes of the cluster that are known, this one included."""
+        return len(self.cluster.info())
+
+    def presence_entries(self) -> int:
+        """Count the subscriptions that are kept in a channel's presence."""
+        return len(self.services.presences)
+
+    def connection_count(self) -> int:
+        """Count open connections."""
+        return len(self.connections)
+
+    # Life.
+
+    def stop(self) -> None:
+        """Ask the node to stop; a second time does nothing."""
+        self.stopping.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Services]:
+        """Run all parts until the block ends, which must have sent the clients away by then.
+
+        Raises:
+            EngineError: for a certificate or key that can't be read.
+        """
+        engine = self._engine = make_engine(self.config, clock=self._clock, log=self._log)
+        async with asyncio.TaskGroup() as tasks:
+            commands: set[asyncio.Task[None]] = set()
+
+            def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                task = tasks.create_task(coroutine, name="command")
+                commands.add(task)
+                task.add_done_callback(commands.discard)
+                return task
+
+            services = self._services = self._make_services(engine, spawn, asyncio.get_running_loop())
+            cluster = self._cluster = Cluster(
+                engine.control,
+                LocalOrders(services),
+                self.config.node,
+                name=self.config.node.name or default_name(),
+                version=self.version,
+                log=self._log,
+                monotonic=self._clock.monotonic,
+            )
+            engine.broker.start(services.intake)
+            cluster.start()
+            holding = tasks.create_task(self._hold(engine), name="engine")
+            announcing = tasks.create_task(cluster.run(), name="cluster")
+            background = [
+                tasks.create_task(self._tick(services.wheel, engine), name="timer wheel"),
+                tasks.create_task(services.presences.run(), name="presence"),
+                tasks.create_task(self._check_positions(services.intake), name="position check"),
+            ]
+            yield services
+            # Of the commands that still wait the clients have gone, so nobody waits for what they would say.
+            for task in (*background, *commands):
+                task.cancel()
+            cluster.stop()
+            await announcing  # its goodbye goes out before the engine stops
+            await engine.stop()
+            await holding
+
+    def begin_serving(self) -> None:
+        """Be ready, as far as this node itself is concerned."""
+        self.readiness.own_reason = None
+        self._note_trouble(self.engine)
+
+    def send_away(self) -> None:
+        """Be unready, and disconnect everybody; what was accepted in this turn goes out before the goodbyes."""
+        self.readiness.own_reason = "draining"
+        self._log.info("draining", connections=len(self.connections))
+        self.services.fanout.flush()
+        for conversation in self.connections:
+            conversation.disconnect(codes.SHUTDOWN)
+
+    async def _hold(self, engine: Engine) -> None:
+        """Hold the engine's links, and say so if it turns out to be none that this node can work with."""
+        try:
+            await engine.run()
+        except EngineError as error:
+            self.fault = error
+            self.stop()
+
+    async def _check_positions(self, intake: Intake) -> None:
+        delay_s = self.config.client.channel_position_check_delay_s
+        while delay_s:
+            await asyncio.sleep(delay_s / intake.rounds)
+            intake.check()
+
+    def _note_trouble(self, engine: Engine) -> None:
+        now_s = self._clock.monotonic()
+        change = self.readiness.note(engine.trouble, now_s=now_s)
+        if change is Change.LOST:
+            self._log.warning("broker lost", reason=engine.trouble)
+        elif change is Change.BACK:
+            self._log.info("broker back", seconds=round(now_s - self.readiness.since_s, 3))
+            self.services.presences.renew_all()  # it may have lost what it knew
+
+    async def _tick(self, wheel: TimerWheel[Conversation], engine: Engine) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._note_trouble(engine)
+            for conversation in wheel.advance(self._clock.monotonic()):
+                conversation.tick()
+
+    async def _disconnect_others(self, user: str, client: str) -> None:
+        order = DisconnectUser(user, whitelist=(client,), disconnect=codes.CONNECTION_LIMIT)
+        try:
+            await self.cluster.carry_out(order)
+        except BrokerError as error:
+            self._log.warning("other connections of a user not ended", user=user, reason=str(error))
+
+    def _report_key_set(self, reason: str) -> None:
+        self.counts.key_set_failures += 1
+        self._log.warning("key set not fetched", reason=reason)
+
+    def _make_services(self, engine: Engine, spawn: Spawn, loop: asyncio.AbstractEventLoop) -> Services:
+        surroundings = Surroundings(
+            counts=self.counts,
+            hub=self.hub,
+            connections=self.connections,
+            log=self._log,
+            clock=self._clock,
+            random=random.random,
+            new_id=lambda: str(uuid.uuid4()),
+            spawn=spawn,
+            call_soon=loop.call_soon,
+            call_later=loop.call_later,
+            report_key_set=self._report_key_set,
+            disconnect_others=lambda user, client: spawn(self._disconnect_others(user, client)),
+        )
+        return make_services(self.config, engine, surroundings)
+
+
+def _there(part: PartT | None) -> PartT:
+    if part is None:
+        raise AssertionError("the node does not run yet")
+    return part
+
+
+def default_name() -> str:
+    """Return the name of a node that was given none."""
+    return f"{socket.gethostname()}-{os.getpid()}"
