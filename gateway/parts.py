@@ -62,7 +62,7 @@ class Surroundings:
     call_soon: Callable[[Callable[[], None]], object]
     call_later: Callable[[float, Callable[[], None]], object]
     report_key_set: Callable[[str], None]
-    disconnect_others: Callable[[str, str], object]
+    disconnect_others: Callable[[str, tuple[float, str]], object]
     handlers: Mapping[str, Handler] = field(default_factory=lambda: HANDLERS)
     processors: Mapping[str, Processor] = field(default_factory=lambda: PROCESSORS)
 
@@ -78,7 +78,12 @@ def make_engine(config: Config, *, clock: Clock, log: structlog.typing.Filtering
         case BrokerType.MEMORY:
             return MemoryEngine(MemoryBus(), node_id=node_id, monotonic=clock.monotonic)
         case BrokerType.REDIS:
-            return RedisEngine(config.redis, node_id=node_id, report=log.warning)
+
+            def report(event: str, **fields: Any) -> None:
+                # Of its links a node says in one warning whether the broker is there; which one it was is detail.
+                (log.info if "link" in fields else log.warning)(event, **fields)
+
+            return RedisEngine(config.redis, node_id=node_id, report=report)
 
 
 def make_services(config: Config, engine: Engine, around: Surroundings) -> Services:
@@ -131,7 +136,7 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
         interest=Interest(broker),
         intake=intake,
         fanout=fanout,
-        reader=StreamReader(broker),
+        reader=StreamReader(broker, recovery_limit=client.recovery_max_publication_limit),
         publisher=publisher,
         turn=Turn(call_soon=around.call_soon),
         presences=presences,

@@ -218,8 +218,8 @@ class Runtime:
             for conversation in wheel.advance(self._clock.monotonic()):
                 conversation.tick()
 
-    async def _disconnect_others(self, user: str, client: str) -> None:
-        order = DisconnectUser(user, whitelist=(client,), disconnect=codes.CONNECTION_LIMIT)
+    async def _disconnect_others(self, user: str, age_rank: tuple[float, str]) -> None:
+        order = DisconnectUser(user, disconnect=codes.CONNECTION_LIMIT, older_than=age_rank)
         try:
             await self.cluster.carry_out(order)
         except BrokerError as error:
@@ -242,7 +242,7 @@ class Runtime:
             call_soon=loop.call_soon,
             call_later=loop.call_later,
             report_key_set=self._report_key_set,
-            disconnect_others=lambda user, client: spawn(self._disconnect_others(user, client)),
+            disconnect_others=lambda user, rank: spawn(self._disconnect_others(user, rank)),
         )
         return make_services(self.config, engine, surroundings)
 

@@ -113,8 +113,10 @@ class ConnectionTraffic:
     Bytes out are those of publications with their framing and those of replies.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "opened_at_s")
+    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "opened_at_s", "opened_at_unix_s")
 
-    def __init__(self, opened_at_s: float) -> None:
+    def __init__(self, opened_at_s: float, *, opened_at_unix_s: float) -> None:
         self.opened_at_s = opened_at_s
+        """On the node's monotonic clock; the other is in Unix seconds."""
+        self.opened_at_unix_s = opened_at_unix_s
         self.messages_in = self.bytes_in = self.messages_out = self.bytes_out = 0

@@ -24,6 +24,8 @@ from gateway.protocol.variants import Variant
 
 NO_EDGE: Final = 2**63
 """Above every offset."""
+OVERHEAD_BYTES: Final = 300
+"""What a publication counts beside its payload, where what waits is bounded in bytes."""
 
 
 class Arrival(Enum):
@@ -52,6 +54,11 @@ class Held(NamedTuple):
     publication: Publication
     epoch: str
     accepted_at_s: float | None
+
+
+def _size(publication: Publication) -> int:
+    """Return what a publication takes in memory, roughly; one without a payload takes something, too."""
+    return len(publication.data) + OVERHEAD_BYTES
 
 
 class Track:
@@ -136,7 +143,7 @@ class Track:
         """Keep *held* until the stream was read; false when more than *limit* bytes would wait: it was not kept."""
         if self.held is None:
             raise AssertionError("only a track that is being mended holds what comes")
-        size = len(bytes(held.publication.data))
+        size = _size(held.publication)
         if self.held and self.held_bytes + size > limit:
             return False
         self.held.append(held)
@@ -154,9 +161,9 @@ class Track:
         for publication in publications:
             if publication.offset:
                 self.recent.append(publication)
-                self._recent_bytes += len(bytes(publication.data))
+                self._recent_bytes += _size(publication)
         while self._recent_bytes > limit and len(self.recent) > 1:
-            self._recent_bytes -= len(bytes(self.recent.popleft().data))
+            self._recent_bytes -= _size(self.recent.popleft())
 
     def delivered_above(self, top: StreamPosition) -> list[Publication] | None:
         """Return what newcomers, whose page of the stream ended at *top*, have missed of what was delivered meanwhile.

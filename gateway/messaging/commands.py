@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State
 from gateway.messaging.connecting import connect, refresh
-from gateway.messaging.conversation import Conversation
+from gateway.messaging.conversation import MAX_WAITING, Conversation
 from gateway.messaging.port import Transport
 from gateway.messaging.queries import history, presence, presence_stats
 from gateway.messaging.services import Services
@@ -98,8 +98,14 @@ class ClientConversation(Conversation):
             self.session.pong()
 
     def carry_out(self, command: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run *command* behind the client's commands that came before, ahead of those that come after."""
-        self.submit(ServerCommand(carry_out=command))
+        """Run *command* behind the client's commands that came before, ahead of those that come after.
+
+        A client with too many of them in line is disconnected: nobody stops those who order, as it could be stopped.
+        """
+        if self._waiting() >= 2 * MAX_WAITING:
+            self.disconnect(codes.SLOW)
+        else:
+            self.submit(ServerCommand(carry_out=command))
 
     def push_publications(self, channel: str, publications: Sequence[Publication]) -> None:
         """Send publications of *channel* that this client alone gets."""
@@ -160,7 +166,7 @@ class ClientConversation(Conversation):
             return None
         self.services.counts.commands["connect"] += 1
         self.session.state = State.AUTHENTICATING
-        return self._answer_later(command.id, "connect", connect(self, command.connect))
+        return self._answer_later(command.id, "connect", connect, command.connect)
 
     def _refuse_rate(self, command: Command, verdict: Verdict) -> None:
         self.note_rate_exceeded()
@@ -180,14 +186,14 @@ class ClientConversation(Conversation):
 
     def _dispatch(self, command: Command) -> Coroutine[Any, Any, None] | None:
         """Carry out the first request that is set, in the order of protocol.md 2.1."""
-        for method, carry_out in _METHODS:
+        for method, at_once, later in _METHODS:
             request = getattr(command, method)
             if request is not None:
                 self.services.counts.commands[method] += 1
-                answer = carry_out(self, request)
-                if isinstance(answer, Coroutine):
-                    return self._answer_later(command.id, method, answer)
-                self._answer(command.id, method, answer)
+                if later is not None:
+                    return self._answer_later(command.id, method, later, request)
+                if at_once is not None:
+                    self._answer(command.id, method, at_once(self, request))
                 return None
         if isinstance(command, ServerCommand) and command.carry_out is not None:
             return command.carry_out()
@@ -195,9 +201,15 @@ class ClientConversation(Conversation):
         self.disconnect(codes.PROTOCOL_VIOLATED)
         return None
 
-    async def _answer_later(self, command_id: int, method: str, answering: Coroutine[Any, Any, Answer]) -> None:
+    async def _answer_later(
+        self,
+        command_id: int,
+        method: str,
+        carry_out: Callable[[Conversation, Any], Coroutine[Any, Any, Answer]],
+        request: msgspec.Struct,
+    ) -> None:
         try:
-            answer = await answering
+            answer = await carry_out(self, request)
         except TokenRefusedError as refusal:
             self.note_token_failure(refusal)
             answer = refusal.answer
@@ -340,17 +352,25 @@ def _rpc(_client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode:
     return RPCResult() if request.method == "ping" else codes.METHOD_NOT_FOUND
 
 
+class _Method(NamedTuple):
+    """What carries a request out: in the call that brings it, or later."""
+
+    name: str
+    at_once: Callable[[Conversation, Any], Answer] | None = None
+    later: Callable[[Conversation, Any], Coroutine[Any, Any, Answer]] | None = None
+
+
 # In the order in which the server looks for requests (2.1). A publish beside another request is not worth a method: it
 # is carried out above, or not at all.
-_METHODS: Final[tuple[tuple[str, Callable[[Conversation, Any], Answer | Coroutine[Any, Any, Answer]]], ...]] = (
-    ("connect", _connect_again),
-    ("subscribe", subscribe),
-    ("unsubscribe", unsubscribe),
-    ("presence", presence),
-    ("presence_stats", presence_stats),
-    ("history", history),
-    ("rpc", _rpc),
-    ("send", _send),
-    ("refresh", refresh),
-    ("sub_refresh", sub_refresh),
+_METHODS: Final = (
+    _Method("connect", at_once=_connect_again),
+    _Method("subscribe", later=subscribe),
+    _Method("unsubscribe", at_once=unsubscribe),
+    _Method("presence", later=presence),
+    _Method("presence_stats", later=presence_stats),
+    _Method("history", later=history),
+    _Method("rpc", at_once=_rpc),
+    _Method("send", at_once=_send),
+    _Method("refresh", later=refresh),
+    _Method("sub_refresh", later=sub_refresh),
 )

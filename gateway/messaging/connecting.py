@@ -6,7 +6,7 @@ from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import ttl
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.joining import Joining, join_all
+from gateway.messaging.joining import Joining, Room, join_all
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
@@ -47,8 +47,9 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     client.watch()
     client.note_authenticated(name=request.name)
     if services.disconnect_others is not None and session.user:
-        services.disconnect_others(session.user, session.client_id)
-    subs = {joining.channel.name: _begin(joining) for joining in joinings}
+        services.disconnect_others(session.user, client.age_rank)
+    room = Room(client.room())
+    subs = {joining.channel.name: _begin(joining, room) for joining in joinings}
     settings, pings = services.session, not client.uses_transport_pings
     return ConnectResult(
         client=session.client_id,
@@ -68,9 +69,9 @@ def _join(client: Conversation, request: ConnectRequest, channel: Channel, grant
     return Joining(client, channel, asked, grant, is_server_side=True)
 
 
-def _begin(joining: Joining) -> SubscribeResult:
+def _begin(joining: Joining, room: Room) -> SubscribeResult:
     """Let a server-side subscription begin, with what it missed since the position that the client told."""
-    result = joining.result()
+    result = joining.result(room)
     if result is None:
         raise AssertionError("only a client that rejects it gets an error")
     joining.enter()

@@ -59,6 +59,8 @@ class DisconnectUser(_Order, frozen=True, omit_defaults=True, tag="disconnect"):
 
     whitelist: tuple[str, ...] = ()
     disconnect: Disconnect = codes.FORCE_DISCONNECT
+    older_than: tuple[float, str] | None = None
+    """Spare those that were opened later than this, in Unix seconds, and of the same moment those with higher ids."""
 
     def concerns(self, user: str, *, client: str, session: str) -> bool:
         """Tell whether the connection with this user, client id and session id is meant."""

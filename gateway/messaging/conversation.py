@@ -53,7 +53,7 @@ class Conversation(ABC):
         self.services = services
         now_s = services.monotonic()
         self.session = Session(services.new_id(), services.session, now_s=now_s)
-        self.traffic = ConnectionTraffic(now_s)
+        self.traffic = ConnectionTraffic(now_s, opened_at_unix_s=services.unix())
         self._is_busy = False
         self._line: deque[Any] | None = None
         self._waiting_bytes = 0
@@ -117,6 +117,11 @@ class Conversation(ABC):
         """Translate *disconnect* into the code that this kind of client is told."""
         return disconnect
 
+    @property
+    def age_rank(self) -> tuple[float, str]:
+        """What orders the connections of a whole cluster by when they were opened, each in a place of its own."""
+        return self.traffic.opened_at_unix_s, self.session.client_id
+
     def has_gone(self) -> bool:
         """Whether the connection has ended, which any await may have brought."""
         return self.session.state is State.CLOSED
@@ -148,7 +153,8 @@ class Conversation(ABC):
             return
         if rest is not None:
             self._is_busy = True
-            self.services.spawn(self._carry_on(rest))
+            # A task that is cancelled before its first step never gets to what it should wait for.
+            self.services.spawn(self._carry_on(rest)).add_done_callback(lambda _: rest.close())
 
     def _wait_in_line(self, command: Any) -> None:
         if self._line is None:

@@ -22,9 +22,6 @@ from gateway.messaging.fanout import Fanout
 from gateway.protocol.messages import Join, Leave, Publication, StreamPosition
 from gateway.settings import Seconds, Settings, Size
 
-_ROUNDS: Final = 2
-"""Looks at each stream within the position check delay."""
-
 
 class IntakeSettings(Settings):
     """What the intake holds and waits for; part of the table `broker`."""
@@ -38,8 +35,12 @@ class IntakeSettings(Settings):
 class Intake:
     """Receives from the broker for the channels of the hub.
 
-    *call_later* is the event loop's.
+    *call_later* is the event loop's. The list in which a track holds what comes stands for the read that it waits for:
+    an answer that comes when another list is in its place is for a read that was given up.
     """
+
+    rounds: Final = 2
+    """How often `check` is to be called within the position check delay."""
 
     def __init__(
         self,
@@ -134,12 +135,10 @@ class Intake:
                 page = self._broker.history(local.channel.name, wanted, meta_ttl_s=local.channel.meta_ttl_s)
                 page.then(partial(self._compare, local, track))
 
-    rounds: Final = _ROUNDS
-
-    def _take_astray(self, local: LocalChannel, track: Track, publication: Held) -> None:
-        match track.judge(publication.publication.offset, publication.epoch):
+    def _take_astray(self, local: LocalChannel, track: Track, arrived: Held) -> None:
+        match track.judge(arrived.publication.offset, arrived.epoch):
             case Arrival.FIRST:
-                self._fanout.push(local, publication.publication, publication.accepted_at_s)
+                self._fanout.push(local, arrived.publication, arrived.accepted_at_s)
                 if track.offset >= track.edge:
                     self._admit(local)
             case Arrival.KNOWN:
@@ -147,14 +146,14 @@ class Intake:
             case Arrival.ASTRAY:
                 self._counts.gaps += 1
                 held = track.begin_holding()
-                held.append(publication)
+                self._hold(local, track, arrived)
                 self._fetch(local, track, held)
 
-    def _hold(self, local: LocalChannel, track: Track, publication: Held) -> None:
-        if track.hold(publication, limit=self._settings.catch_up_max_size):
+    def _hold(self, local: LocalChannel, track: Track, arrived: Held) -> None:
+        if track.hold(arrived, limit=self._settings.catch_up_max_size):
             return
         # The stream can't be read, and more came than may wait: what is missing counts as lost.
-        waiting = [*track.release(), publication]
+        waiting = [*track.release(), arrived]
         for each in waiting:
             if each.publication.offset:
                 self._lose(local, track, StreamPosition(each.publication.offset - 1, each.epoch))

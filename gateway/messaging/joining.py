@@ -18,7 +18,14 @@ from gateway.domain.recovery import Recovered, RecoveryMode, extend, recover, wa
 from gateway.domain.session import Features, Subscription, monotonic_expiry, ttl
 from gateway.domain.stream import HistoryRange, StreamPage
 from gateway.messaging.conversation import Conversation
-from gateway.protocol.messages import NOTHING, ClientInfo, StreamPosition, SubscribeRequest, SubscribeResult
+from gateway.protocol.messages import (
+    NOTHING,
+    ClientInfo,
+    Publication,
+    StreamPosition,
+    SubscribeRequest,
+    SubscribeResult,
+)
 
 REJECT_UNRECOVERED: Final = 2
 """The bit of `SubscribeRequest.flag` that asks for error 112 instead of `recovered: false` (protocol.md 2.5)."""
@@ -68,23 +75,26 @@ class Joining:
 
     def read(self) -> Outcome[StreamPage] | None:
         """Ask for the page of the stream that this joining begins with; `None` if it needs none, or not again."""
-        if self._local is None or self._local.track is None or self.merge():
+        if self._local is None or self._local.track is None or self.fits():
             return None
         self._page, self._interruptions = None, self._local.track.interruptions
         services, channel = self._client.services, self.channel
         if not self._is_recovering:
             return services.reader.page(channel, HistoryRange())
-        limit, mode = services.session.recovery_max_publication_limit, channel.options.force_recovery_mode
-        if mode is RecoveryMode.STREAM:
-            return services.reader.since(channel, self._request.offset, limit=limit)
-        return services.reader.page(channel, wanted_range(mode, self._since, limit=limit))
+        if self._mode is RecoveryMode.STREAM:
+            return services.reader.since(channel, self._request.offset)
+        limit = services.session.recovery_max_publication_limit
+        return services.reader.page(channel, wanted_range(self._mode, self._since, limit=limit))
 
     def take(self, page: StreamPage) -> None:
         """Take what was read."""
         self._page = page
 
-    def merge(self) -> bool:
-        """Tell whether what was read, and what came since, leave no gap; call it again after anything was awaited."""
+    def fits(self) -> bool:
+        """Tell whether what was read and what came since leave no gap between them, and have that looked into if not.
+
+        It flushes the channel. Ask again after anything was awaited.
+        """
         if self._local is None:
             return True
         if self._page is None or self._local.track is None:
@@ -101,8 +111,11 @@ class Joining:
 
     # In the turn of the reply.
 
-    def result(self) -> SubscribeResult | None:
-        """Say where the subscription begins; `None` if it would have recovered, can't, and is to be refused then."""
+    def result(self, room: "Room") -> SubscribeResult | None:
+        """Say where the subscription begins; `None` if it would have recovered, can't, and is to be refused then.
+
+        What it recovers takes of the *room* of the reply.
+        """
         result = SubscribeResult(was_recovering=self._is_asking)
         page = self._page
         if page is not None and self._local is not None and self._local.track is not None:
@@ -116,7 +129,7 @@ class Joining:
             result.epoch, result.offset = self._position.epoch, top
             if self._is_recovering:
                 recovered = extend(self._mode, recover(self._mode, self._since, page), delivered)
-                if not self._recover(recovered, result):
+                if not self._recover(recovered, result, room):
                     return None
         grant = self._grant
         result.expires = bool(grant.expires_at_s)
@@ -154,17 +167,34 @@ class Joining:
     def _since(self) -> StreamPosition:
         return StreamPosition(self._request.offset, self._request.epoch)
 
-    def _recover(self, recovered: Recovered, result: SubscribeResult) -> bool:
+    def _recover(self, recovered: Recovered, result: SubscribeResult, room: "Room") -> bool:
         """Put into *result* what was recovered; false if nothing was and the client would rather have an error."""
         publications = recovered.publications
-        size = sum(len(bytes(each.data)) + _PUBLICATION_OVERHEAD_BYTES for each in publications)
-        # What the client's outbox can't take would end its connection as too slow, again and again.
-        is_recovered = recovered.is_recovered and size <= self._client.room() // 2
+        is_recovered = recovered.is_recovered and room.takes(publications)
         self._client.services.counts.recoveries["yes" if is_recovered else "no"] += 1
         if is_recovered:
             result.recovered, result.publications = True, publications
             result.offset = recovered.position.offset
         return is_recovered or not self._request.flag & REJECT_UNRECOVERED
+
+
+class Room:
+    """What one reply may hold of recovered publications.
+
+    What the client's outbox can't take would end its connection as too slow, again and again; half of it stays for what
+    is published next.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size // 2
+
+    def takes(self, publications: Sequence[Publication]) -> bool:
+        """Make room for *publications*, if there is."""
+        size = sum(len(each.data) + _PUBLICATION_OVERHEAD_BYTES for each in publications)
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
 
 
 async def join_all(client: Conversation, joinings: Sequence[Joining]) -> bool:
@@ -201,7 +231,7 @@ async def _prepare(joinings: Sequence[Joining]) -> None:
             each.take(await outcome.wait())
         for entry in entries:
             await entry.wait()
-        if all(each.merge() for each in joinings):
+        if all(each.fits() for each in joinings):
             return
     raise BrokerError("what this node receives and what the stream holds do not fit together")
 

@@ -11,7 +11,7 @@ from gateway.messaging.cluster import LocalCounts
 from gateway.messaging.commands import ClientConversation
 from gateway.messaging.control import DisconnectUser, RefreshUser, SubscribeUser, UnsubscribeUser
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.joining import Joining, join_all
+from gateway.messaging.joining import Joining, Room, join_all
 from gateway.messaging.services import Services
 from gateway.protocol import codes
 from gateway.protocol.messages import ClientInfo, Push, RefreshResult, SubscribePush, SubscribeRequest, payload
@@ -28,12 +28,16 @@ class LocalOrders:
     def disconnect(self, order: DisconnectUser) -> None:
         """End connections."""
         for client in self._concerned(order.user, order.concerns):
-            client.disconnect(order.disconnect)
+            if order.older_than is None or client.age_rank < order.older_than:
+                client.disconnect(order.disconnect)
 
     def unsubscribe(self, order: UnsubscribeUser) -> None:
-        """End subscriptions, with code 2000."""
+        """End subscriptions, with code 2000; one that is being made when it is there."""
         for client in self._concerned(order.user, order.concerns):
-            client.unsubscribe(order.channel, codes.SERVER_UNSUBSCRIBE)
+            if isinstance(client, ClientConversation):
+                client.carry_out(partial(_unsubscribe, client, order.channel))
+            else:
+                client.unsubscribe(order.channel, codes.SERVER_UNSUBSCRIBE)
 
     def subscribe(self, order: SubscribeUser) -> None:
         """Make server-side subscriptions, each behind the commands of its client that came before."""
@@ -63,7 +67,8 @@ class LocalOrders:
 
     def channels(self) -> Iterable[tuple[str, int]]:
         """Return the channels with subscribers on this node, and how many connections each has."""
-        return [(local.channel.name, len(local.subscribers())) for local in self._services.hub]
+        counted = ((local.channel.name, len(local.subscribers())) for local in self._services.hub)
+        return [(name, count) for name, count in counted if count]
 
     def clients(self, channel: str) -> Iterable[ClientInfo]:
         """Return who is subscribed to *channel* on this node."""
@@ -82,11 +87,17 @@ class LocalOrders:
 
     def _concerned(self, user: str, concerns: Concerns) -> list[Conversation]:
         # Sessions of their own, apart from the client, come with the transports that need them.
+        # Whose user is known is meant, even if the broker has yet to confirm what it joins at connect.
+        states = {State.CONNECTED, State.AUTHENTICATING} if user else {State.CONNECTED}
         return [
             client
             for client in self._services.connections.of(user)
-            if client.session.state is State.CONNECTED and concerns(user, client=client.session.client_id, session="")
+            if client.session.state in states and concerns(user, client=client.session.client_id, session="")
         ]
+
+
+async def _unsubscribe(client: ClientConversation, channel: str) -> None:
+    client.unsubscribe(channel, codes.SERVER_UNSUBSCRIBE)
 
 
 async def _subscribe(client: ClientConversation, channel: Channel, order: SubscribeUser) -> None:
@@ -119,7 +130,7 @@ async def _subscribe(client: ClientConversation, channel: Channel, order: Subscr
     except BrokerError:
         services.log.warning("ordered subscription failed", client=client.session.client_id, channel=channel.name)
         return
-    result = joining.result()
+    result = joining.result(Room(client.room()))
     if result is None:
         raise AssertionError("only a client that rejects it gets an error")
     joining.enter()

@@ -19,7 +19,7 @@ from gateway.domain.ratelimit import RateLimit, Verdict
 from gateway.domain.session import State
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import Handler, Request
-from gateway.messaging.joining import Joining, join_all
+from gateway.messaging.joining import Joining, Room, join_all
 from gateway.messaging.port import Transport
 from gateway.messaging.services import Services
 from gateway.protocol import codes
@@ -219,11 +219,14 @@ class PlainConversation(Conversation):
         session.accept(identity, now_s=services.monotonic(), unix_s=services.unix(), random=services.random())
         self.watch()
         self.note_authenticated(name="plain")
+        begun = None
         if joining is not None:
-            joining.result()
+            begun = joining.result(Room(self.room()))
             joining.enter()
         if not self._awaits_token:
             self._answer({"status": "authenticated", "user": identity.user})
+        if begun is not None and begun.publications and not self.has_gone():  # auto_cache_recover
+            self._write(self.variant_for(channel).publications(channel.name, begun.publications))
         return None
 
     def _refuse_channel(self, channel: Channel, identity: Identity) -> ErrorCode | None:

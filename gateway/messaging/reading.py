@@ -20,8 +20,9 @@ Page = Outcome[StreamPage]
 class StreamReader:
     """Reads pages of streams. Every outcome fails with `BrokerError` if the broker can't be read."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, recovery_limit: int) -> None:
         self._broker = broker
+        self._limit = recovery_limit
         self._pages: dict[Hashable, list[Page]] = {}
         self._recoveries: dict[str, list[tuple[int, Page]]] = {}
 
@@ -37,8 +38,8 @@ class StreamReader:
             self._read_page(channel, wanted, [page])
         return page
 
-    def since(self, channel: Channel, offset: int, *, limit: int) -> Page:
-        """Read what follows *offset*; a page that does not reach the top if more than *limit* do.
+    def since(self, channel: Channel, offset: int) -> Page:
+        """Read what follows *offset*; a page that does not reach the top if more than may be recovered do.
 
         Those who ask for one channel share a read, wherever each of them is.
         """
@@ -48,7 +49,7 @@ class StreamReader:
             waiting.append((offset, page))
         else:
             self._recoveries[channel.name] = []
-            self._read_since(channel, limit, [(offset, page)])
+            self._read_since(channel, [(offset, page)])
         return page
 
     def _read_page(self, channel: Channel, wanted: HistoryRange, served: list[Page]) -> None:
@@ -64,24 +65,28 @@ class StreamReader:
 
         self._history(channel, wanted, settle)
 
-    def _read_since(self, channel: Channel, limit: int, served: list[tuple[int, Page]]) -> None:
+    def _read_since(self, channel: Channel, served: list[tuple[int, Page]]) -> None:
         lowest = min(offset for offset, _ in served)
-        wanted = HistoryRange(limit=limit, since=StreamPosition(lowest))
-        self._history(channel, wanted, partial(self._settle_since, channel, limit, served))
+        wanted = HistoryRange(limit=self._limit, since=StreamPosition(lowest))
+        self._history(channel, wanted, partial(self._settle_since, channel, served))
 
-    def _settle_since(self, channel: Channel, limit: int, served: list[tuple[int, Page]], outcome: Page) -> None:
+    def _settle_since(self, channel: Channel, served: list[tuple[int, Page]], outcome: Page) -> None:
         again: list[tuple[int, Page]] = []
         if outcome.error is None:
-            served, again = _within(outcome.result(), served, limit=limit)
-        next_served = again + self._recoveries.pop(channel.name)
-        if next_served:
+            served, again = _within(outcome.result(), served, limit=self._limit)
+        # Those who are to be served once more come by themselves, or somebody far behind could keep them from it for
+        # ever; who has come meanwhile waits for the read after.
+        next_served = again or self._recoveries[channel.name]
+        if not next_served:
+            del self._recoveries[channel.name]
+        elif not again:
             self._recoveries[channel.name] = []
         if outcome.error is not None:
             _settle_all([page for _, page in served], outcome)
         else:
             _serve(outcome.result(), served)
         if next_served:
-            self._read_since(channel, limit, next_served)
+            self._read_since(channel, next_served)
 
     def _history(self, channel: Channel, wanted: HistoryRange, settle: Callable[[Page], None]) -> None:
         self._broker.history(channel.name, wanted, meta_ttl_s=channel.meta_ttl_s).then(settle)

@@ -39,8 +39,8 @@ class Services:
     refuses_anonymous_tokens: bool
     includes_server_time: bool
     user_connection_limit: int
-    disconnect_others: Callable[[str, str], object] | None
-    """End all connections of a user, on every node, but for one client; `None` where a user may have several."""
+    disconnect_others: Callable[[str, tuple[float, str]], object] | None
+    """End all connections of a user, on every node, that are older than one; `None` where a user may have several."""
     personal_namespace: str | None
     """The namespace of personal channels, `None` when they are off."""
     max_channel_length: int

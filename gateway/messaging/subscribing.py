@@ -6,7 +6,7 @@ from gateway.domain.identity import Grant
 from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import monotonic_expiry, ttl
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.joining import Joining, join_all
+from gateway.messaging.joining import Joining, Room, join_all
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
@@ -44,7 +44,7 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
     joining = Joining(client, channel, request, grant, is_server_side=False)
     if not await join_all(client, [joining]):
         return None
-    result = joining.result()
+    result = joining.result(Room(client.room()))
     if result is None:
         joining.give_up()
         return codes.UNRECOVERABLE_POSITION

@@ -12,9 +12,10 @@ class Flushable(Protocol):
 
 
 class Turn:
-    """Flushes those who ask for it, once, before the turn after this one.
+    """Flushes those who ask for it when all that was read in this turn has been handled.
 
-    *call_soon* is the event loop's: what it is given runs in the next turn, after all that was read in this one.
+    *call_soon* is the event loop's: what it is given runs in the next turn. Who asks twice is flushed twice, the second
+    time with nothing to write.
     """
 
     def __init__(self, *, call_soon: Callable[[Callable[[], None]], object]) -> None:
@@ -22,7 +23,7 @@ class Turn:
         self._waiting: list[Flushable] = []
 
     def flush_at_end(self, one: Flushable) -> None:
-        """Flush *one* when all that was read in this turn has been handled."""
+        """Flush *one* at the end of this turn."""
         if not self._waiting:
             self._call_soon(self._flush)
         self._waiting.append(one)

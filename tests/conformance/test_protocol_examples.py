@@ -39,6 +39,8 @@ DEADLINE_S: Final = 15.0
 _CLIENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _EPOCH: Final = re.compile(r'"epoch":"([A-Za-z]{8})"')
 _PUBLICATION: Final = re.compile(r"PUB\((\d+)(?:,(<E\d>))?\)")
+_TTL: Final = re.compile(r'"ttl":(\d+)')
+_SLACK_S: Final = 5
 _VERSION: Final = re.compile(r'"version":"gateway [^"]+"')
 
 SUBSCRIBE = {"allow_subscribe_for_client": True}
@@ -694,7 +696,8 @@ class _Player:
                     commands = [self._with_tokens(each.strip(" ")) for each in text.split("‖")]
                     await self._sockets[who].send("\n".join(commands))
                 case "←":
-                    assert await self._receive(who, wants_ping=text == "{}") == _with_publications(text)
+                    received = await self._receive(who, wants_ping=text == "{}")
+                    assert _with_ttl_of(text, received) == _with_publications(text)
                 case "■":
                     code, _, reason = text.partition(" ")
                     assert await self._closed(who) == (int(code), reason)
@@ -781,6 +784,14 @@ class _Player:
         now_s = round(time.time() + self._node.clock.ahead_s)
         claims = {claim: now_s + value if claim in TIMES else value for claim, value in CLAIMS[name].items()}
         return jwt.encode(claims, SECRET[::-1] if forged else SECRET, algorithm="HS256")
+
+
+def _with_ttl_of(expected: str, received: str) -> str:
+    """Return *received* with the ttl of *expected*, if it is a few seconds less, which a loaded machine may take."""
+    due, told = _TTL.search(expected), _TTL.search(received)
+    if due is None or told is None or not 0 <= int(due[1]) - int(told[1]) <= _SLACK_S:
+        return received
+    return received.replace(told[0], due[0])
 
 
 def _with_publications(line: str) -> str:

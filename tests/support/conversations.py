@@ -301,8 +301,8 @@ class House:
         self.hub = Hub(ledger=self.counts.ledger)
         self.tasks: set[asyncio.Task[None]] = set()
         self.key_set_failures: list[str] = []
-        self.singles: list[tuple[str, str]] = []
-        """Users whose other connections were to end, and the client that stays."""
+        self.singles: list[tuple[str, tuple[float, str]]] = []
+        """Users whose older connections were to end, and the age of the one that stays."""
         self.expected_errors = 0
         self._log = io.StringIO()
         self._clients: list[Client] = []
@@ -327,7 +327,7 @@ class House:
                 call_soon=loop.call_soon,
                 call_later=lambda delay_s, call: self.later.append((self.now_s + delay_s, call)),
                 report_key_set=self.key_set_failures.append,
-                disconnect_others=lambda user, client: self.singles.append((user, client)),
+                disconnect_others=lambda user, age: self.singles.append((user, age)),
                 handlers=handlers,
                 processors=processors,
             ),

@@ -1,5 +1,6 @@
 """A client that subscribes, recovers and follows its channels, and writes down all that it is told."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from tests.support.publisher import sent_at_s
 from tests.support.sdk_client import Answered, Client, Error, Message, Push, delays
 
 _INSUFFICIENT_STATE: Final = 2500
+_CUTS: Final = 0.3
+"""How many of a restless listener's stirrings are a lost connection."""
 
 
 class _Subscription:
@@ -24,9 +27,9 @@ class _Subscription:
 
     __slots__ = (
         "epoch",
+        "is_asked",
         "is_left",
         "is_subscribed",
-        "is_waiting",
         "journal",
         "last",
         "leaving",
@@ -40,7 +43,7 @@ class _Subscription:
         self.epoch = ""
         self.offset = 0
         self.is_subscribed = False
-        self.is_waiting = False
+        self.is_asked = False
         self.is_left = False
         self.last = ""
         self.leaving = 0
@@ -108,10 +111,17 @@ class Listener(Client):
     def _greet(self) -> Iterator[tuple[dict[str, Any], Answered]]:
         return (self._subscribing(channel) for channel, each in self._subscriptions.items() if not each.is_left)
 
+    def _connected(self, reply: Message | None) -> None:
+        super()._connected(reply)
+        for channel in self._subscriptions:
+            self._subscribe(channel)  # it may have been joined since the greeting went out
+
     def _subscribing(self, channel: str) -> tuple[dict[str, Any], Answered]:
         subscription = self._subscriptions[channel]
+        subscription.is_asked = True
 
         def answered(reply: Message | None) -> None:
+            subscription.is_asked = False
             if reply is not None:
                 self._subscribed(channel, reply)
 
@@ -121,10 +131,9 @@ class Listener(Client):
         return {"subscribe": request}, answered
 
     def _subscribe(self, channel: str) -> None:
-        """Ask, unless the connection is gone or the channel left: then the next connect does, or nobody."""
+        """Ask, unless there is nothing to ask for, or no connection: then the next one does."""
         subscription = self._subscriptions[channel]
-        subscription.is_waiting = False
-        if self.client_id and not subscription.is_left and not subscription.is_subscribed:
+        if self.client_id and not (subscription.is_left or subscription.is_subscribed or subscription.is_asked):
             self._send([self._subscribing(channel)])
 
     def _subscribed(self, channel: str, reply: Message) -> None:
@@ -147,9 +156,7 @@ class Listener(Client):
             return
         if subscription.waits is None:
             subscription.waits = delays(self._chance, least_s=0.1, most_s=1.0)
-        if not subscription.is_waiting:
-            subscription.is_waiting = True
-            self._loop.call_later(next(subscription.waits), self._subscribe, channel)
+        self._loop.call_later(next(subscription.waits), self._subscribe, channel)
 
     def _push(self, push: Push) -> None:
         subscription = self._subscriptions[push.channel]
@@ -183,3 +190,33 @@ class Listener(Client):
         for subscription in self._subscriptions.values():
             subscription.is_subscribed = False
             subscription.journal.append(Disconnected(code))
+
+
+class RestlessListener(Listener):
+    """Loses its connection or leaves a channel again and again, and comes back, until it `calm`s down."""
+
+    def __init__(self, name: str, channels: Iterable[str], addresses: Sequence[str], *, start: int = 0) -> None:
+        super().__init__(name, channels, addresses, start=start)
+        self._is_calm = False
+
+    async def run(self) -> None:
+        """Be connected, and restless."""
+        async with asyncio.TaskGroup() as tasks:
+            stirring = tasks.create_task(self._stir(), name=f"{self.name} stirs")
+            await super().run()
+            stirring.cancel()
+
+    def calm(self) -> None:
+        """Be like any other from now on."""
+        self._is_calm = True
+
+    async def _stir(self) -> None:
+        while not self._is_calm:
+            channel = self._chance.choice([*self._subscriptions])
+            if self._chance.random() < _CUTS:
+                self.cut()
+            elif self._subscriptions[channel].is_subscribed:
+                self.leave(channel)
+                await asyncio.sleep(self._chance.uniform(0.0, 0.1))
+                self.join(channel)
+            await asyncio.sleep(self._chance.uniform(0.05, 0.4))

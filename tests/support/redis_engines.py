@@ -14,8 +14,8 @@ from tests.support.waiting import until
 
 # Links that fail fast and come back fast: what production waits seconds for takes tenths here.
 QUICK: dict[str, Any] = {
-    "watchdog_interval_s": 0.05,
-    "timeout_s": 0.5,
+    "watchdog_interval_s": 0.4,
+    "timeout_s": 1.0,
     "connect_timeout_s": 0.5,
     "reconnect_min_delay_s": 0.005,
     "reconnect_max_delay_s": 0.05,

@@ -30,8 +30,8 @@ SEEN_CHANNELS: Final = 65536
 _WINDOW_MS: Final = round(IDEMPOTENCY_WINDOW_S * 1000)
 _LARGE_PAGE: Final = 1000
 _UNSEEN: Final = ("", 0)
-# Two letters for each of 2,048 numbers: an epoch of 44 random bits in 0.3 µs, where `random.choices` takes 1.2. Each
-# publish brings one along, in case its stream has to begin anew.
+# Two letters for each of 2,048 numbers, so that an epoch of 44 random bits costs a quarter of `random.choices`. Each
+# publish into a stream brings one along, in case the stream has to begin anew.
 _PAIRS: Final = [first + second for first in string.ascii_letters for second in string.ascii_letters][:2048]
 
 
@@ -213,7 +213,7 @@ class RedisBroker:
 
     def _note_foreign(self, channel: str, error: EnvelopeError) -> None:
         self._counts.undecodable += 1
-        self._journal.report_seldom("redis_undecodable", channel, error=str(error))
+        self._journal.report_seldom("redis undecodable", channel, error=str(error))
 
 
 def _take_nothing(_subject: str, _reply: Any) -> None:

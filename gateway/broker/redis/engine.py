@@ -24,8 +24,8 @@ from gateway.broker.redis.supervisor import backoff
 class RedisEngine:
     """What a node runs on when it is one of many.
 
-    *node_id* is drawn anew for each life of a node. *report* takes events: `redis_lost` and `redis_restored` with the
-    `link`, `redis_refused` and `redis_undecodable` with a `subject`, these once a minute for each.
+    *node_id* is drawn anew for each life of a node. *report* takes events: `redis link lost` and `redis link restored`
+    with the `link`, `redis refused` and `redis undecodable` with a `subject`, these once a minute for each.
 
     Raises:
         EngineError: for a certificate or key that can't be read.
@@ -106,7 +106,7 @@ class RedisEngine:
             except NotYetError as reason:
                 if str(reason) != self._not_yet:
                     self._not_yet = str(reason)
-                    self._report("redis_lost", link="probe", reason=self._not_yet)
+                    self._report("redis link lost", link="probe", reason=self._not_yet)
             else:
                 self._not_yet = None
                 return

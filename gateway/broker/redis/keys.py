@@ -7,6 +7,7 @@ script may touch all of it in a cluster, too, and no text of a channel is ever t
     <prefix>:{<bucket>}:<channel>              pub/sub channel
     <prefix>:{<bucket>}:s:<channel>            stream of its publications
     <prefix>:{<bucket>}:m:<channel>            meta of the stream: epoch, top, version
+    <prefix>:{<bucket>}:w:<channel>            window that statistics are made over: the last numbers
     <prefix>:{<bucket>}:i:<length>:<channel>:<key>   result of a publish with an idempotency key
     <prefix>:{<bucket>}:p:<channel>            presence: client -> expiry
     <prefix>:{<bucket>}:c:<channel>            presence: client -> info
@@ -25,7 +26,7 @@ _REMEMBERED: Final = 16384
 class ChannelKeys:
     """The names of one channel, as bytes."""
 
-    __slots__ = ("_head", "_text", "clients", "meta", "name", "presence", "publish_head", "stream", "users")
+    __slots__ = ("_head", "_text", "clients", "meta", "name", "presence", "publish_head", "stream", "users", "window")
 
     def __init__(self, prefix: bytes, channel: str) -> None:
         # Lone surrogates are no UTF-8, yet a broker takes any text.
@@ -34,6 +35,7 @@ class ChannelKeys:
         self.name = head + text
         self.stream = head + b"s:" + text
         self.meta = head + b"m:" + text
+        self.window = head + b"w:" + text
         self.presence = head + b"p:" + text
         self.clients = head + b"c:" + text
         self.users = head + b"u:" + text
@@ -47,7 +49,7 @@ class ChannelKeys:
 
     def pack_publish(self, kind: bytes, body: bytes) -> bytes:
         """Return the PUBLISH of *kind* and *body*, packed."""
-        # By hand: 0.2 µs, where hiredis' packing takes 0.4.
+        # By hand, with all but the body prepared: less than half the time of hiredis' packing.
         return b"%b%d\r\n%b%b\r\n" % (self.publish_head, len(kind) + len(body), kind, body)
 
 

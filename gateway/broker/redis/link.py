@@ -199,7 +199,7 @@ class Link:
             return
         self._queued_bytes -= len(packed)
         self._counts.refused += 1
-        self._journal.report_seldom("redis_refused", subject, error=text)
+        self._journal.report_seldom("redis refused", subject, error=text)
         outcome.fail(BrokerError(text))
         if self._wire is not None and _HOPELESS.search(text):
             self._wire.drop(text)

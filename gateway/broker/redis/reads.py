@@ -179,7 +179,7 @@ class Reads:
         if isinstance(reply, Exception):
             text = str(reply)
             self._counts.refused += 1
-            self._journal.report_seldom("redis_refused", "read", error=text)
+            self._journal.report_seldom("redis refused", "read", error=text)
             outcome.fail(BrokerError(text))
             return
         try:
@@ -194,7 +194,9 @@ class Reads:
     def _up(self) -> None:
         if self.trouble is not None:
             self.trouble = None
-            self._journal.report("redis_restored", link="read", after_s=self._monotonic() - self._lost_at_s)
+            self._journal.report(
+                "redis link restored", link="read", seconds=round(self._monotonic() - self._lost_at_s, 3)
+            )
 
     def _down(self, reason: str) -> None:
         trouble = f"{self._endpoint.label}: {reason}"
@@ -202,7 +204,7 @@ class Reads:
             self._lost_at_s = self._monotonic()
         if trouble != self.trouble:
             self.trouble = trouble
-            self._journal.report("redis_lost", link="read", reason=trouble)
+            self._journal.report("redis link lost", link="read", reason=trouble)
 
     def _fail_queued(self, reason: str) -> None:
         queue, self._queue = self._queue, deque()

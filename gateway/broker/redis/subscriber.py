@@ -331,7 +331,8 @@ class Subscriber:
             self._begin_grace(entry)
             if outcome is not None:
                 outcome.fail(BrokerError(self.trouble or "Redis did not confirm the subscription in time"))
-        if self._deadlines:
+        # Who has just failed may ask again within its callback, and set the timer by that.
+        if self._deadlines and self._deadline_timer is None:
             delay_s = next(iter(self._deadlines.values())) - now_s
             self._deadline_timer = asyncio.get_running_loop().call_later(delay_s, self._end_waits)
 

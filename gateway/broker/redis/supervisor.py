@@ -141,7 +141,9 @@ class Supervisor:
         self._journal.counts.connects[self._name] += 1
         self.trouble = None
         if self._lost_at_s is not None:
-            self._journal.report("redis_restored", link=self._name, after_s=self._monotonic() - self._lost_at_s)
+            self._journal.report(
+                "redis link restored", link=self._name, seconds=round(self._monotonic() - self._lost_at_s, 3)
+            )
             self._lost_at_s = None
         self._user.opened(wire)
 
@@ -153,7 +155,7 @@ class Supervisor:
         trouble = f"{self._endpoint.label}: {reason}"
         if trouble != self.trouble and not self._stopped.is_set():
             self.trouble = trouble
-            self._journal.report("redis_lost", link=self._name, reason=trouble)
+            self._journal.report("redis link lost", link=self._name, reason=trouble)
 
     async def _watch(self, wire: Wire) -> None:
         """Return when *wire* is lost; give it up when it shows no sign of life."""

@@ -6,12 +6,18 @@ import pytest
 from gateway.domain.channels import Channel, Channels, ChannelSettings, Namespace
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub, LocalChannel
+from gateway.domain.subscriber import Traffic
+from gateway.domain.track import Track
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import BINARY, TEXT, WebSocketFraming
-from gateway.protocol.messages import Publication
-from gateway.protocol.variants import PlainVariant
+from gateway.protocol.json_codec import JSONCodec
+from gateway.protocol.messages import Publication, StreamPosition
+from gateway.protocol.variants import PlainVariant, ProtocolVariant
 
-CHANNELS = Channels(ChannelSettings(namespaces=[Namespace(name="chat")]))
+CHANNELS = Channels(
+    ChannelSettings(namespaces=[Namespace(name="chat"), Namespace(name="stream", history_size=9, history_ttl_s=60.0)])
+)
+JSON = ProtocolVariant("json", JSONCodec(), WebSocketFraming(TEXT), needs_json=True)
 FIRST = PlainVariant("first", text=WebSocketFraming(TEXT), binary=WebSocketFraming(BINARY))
 SECOND = PlainVariant("second", text=WebSocketFraming(TEXT), binary=WebSocketFraming(BINARY))
 
@@ -162,3 +168,125 @@ def test_a_newcomer_is_subscribed_although_his_coming_drove_the_last_other_one_o
     local.pending.append(Publication(data=msgspec.Raw(b"1")))
     emptied.join(channel("x"), new, FIRST)
     assert members(emptied, "x") == {"first": [new]}
+
+
+# Newcomers, and those who know more of the stream than this node.
+
+
+def tracked(local: LocalChannel | None) -> Track:
+    assert local is not None
+    assert local.track is not None
+    return local.track
+
+
+def expected_in(hub: Hub, name: str, *, at: int) -> LocalChannel:
+    """Return a channel that somebody is expected in, on a node that has received it up to *at*."""
+    local = hub.expect(channel(name))
+    tracked(local).move(StreamPosition(at, "e"))
+    return local
+
+
+def test_a_channel_is_there_while_somebody_is_expected(hub: Hub) -> None:
+    first, second = hub.expect(channel("stream:x")), hub.expect(channel("stream:x"))
+    assert (first is second, hub.get("stream:x"), tracked(first).newcomers, len(first)) == (True, first, 2, 0)
+    tracked(first).remember([Publication(offset=1)], limit=9)
+    hub.forget(first)
+    assert (hub.get("stream:x"), len(tracked(first).recent)) == (first, 1)
+    hub.forget(first)
+    assert (hub.get("stream:x"), len(tracked(first).recent)) == (None, 0)
+
+
+def test_who_gives_up_takes_nobody_along(hub: Hub) -> None:
+    reader = Reader()
+    hub.join(channel("stream:x"), reader, FIRST)
+    hub.forget(hub.expect(channel("stream:x")))
+    assert members(hub, "stream:x") == {"first": [reader]}
+
+
+@pytest.mark.parametrize(("name", "has_track"), [("stream:x", True), ("x", False)])
+def test_a_channel_has_a_place_in_a_stream_if_it_has_one_or_somebody_is_positioned(
+    hub: Hub, name: str, *, has_track: bool
+) -> None:
+    hub.join(channel(name), Reader(), FIRST)
+    local = hub.get(name)
+    assert local is not None
+    assert (local.track is not None) is has_track
+    hub.forget(hub.expect(channel(name)))
+    assert local.track is not None
+
+
+@pytest.mark.parametrize(("after", "is_late"), [(0, False), (4, False), (5, False), (6, True)])
+def test_who_knows_more_of_the_stream_than_this_node_waits_at_the_edge(hub: Hub, after: int, *, is_late: bool) -> None:
+    local, reader = expected_in(hub, "stream:x", at=5), Reader()
+    joined: list[Traffic] = []
+    hub.join_after(channel("stream:x"), reader, FIRST, after=after, joined=joined.append)
+    hub.forget(local)
+    assert joined == ([] if is_late else [Traffic()])
+    assert members(hub, "stream:x") == ({} if is_late else {"first": [reader]})
+    # Waiting counts as being there.
+    assert (hub.get("stream:x"), local.subscribers(), hub.subscriptions()) == (local, [reader], {"stream": 1})
+
+
+def test_a_latecomer_gets_nothing_below_its_edge_and_all_above_it(hub: Hub) -> None:
+    old, new = Reader(), Reader()
+    hub.join(channel("stream:x"), old, FIRST)
+    local = expected_in(hub, "stream:x", at=5)
+    joined: list[Traffic] = []
+    hub.join_after(channel("stream:x"), new, FIRST, after=7, joined=joined.append)
+    hub.forget(local)
+    for offset in range(6, 10):
+        local.pending.append(Publication(data=msgspec.Raw(b"%d" % offset), offset=offset))
+        tracked(local).offset = offset
+        if offset >= tracked(local).edge:
+            hub.flush_pending(local)
+            hub.admit(local)
+    hub.flush_pending(local)
+    assert (old.taken, new.taken) == (
+        [b"\x81\x016\x81\x017", b"\x81\x018\x81\x019"],
+        [b"\x81\x018\x81\x019"],
+    )
+    assert joined == [Traffic()]
+
+
+def test_a_latecomer_who_leaves_is_gone_and_empties_the_channel(hub: Hub) -> None:
+    local = expected_in(hub, "stream:x", at=5)
+    early, late = Reader(), Reader()
+    for reader in (early, late):
+        hub.join_after(channel("stream:x"), reader, FIRST, after=6, joined=lambda _: None)
+    hub.forget(local)
+    assert hub.leave("stream:x", early, FIRST) == Traffic()
+    assert (hub.get("stream:x"), local.subscribers()) == (local, [late])
+    hub.leave("stream:x", late, FIRST)
+    assert (hub.get("stream:x"), len(hub), hub.subscriptions()) == (None, 0, {})
+
+
+def test_joining_and_leaving_tell_what_the_group_was_written(hub: Hub) -> None:
+    one, two = Reader(), Reader()
+    assert hub.join(channel("x"), one, FIRST) == Traffic(0, 0)
+    local = hub.get("x")
+    assert local is not None
+    local.groups[FIRST].sent = Traffic(3, 30)
+    assert hub.join(channel("x"), two, FIRST) == Traffic(3, 30)
+    local.groups[FIRST].sent = Traffic(5, 50)
+    assert [hub.leave("x", each, FIRST) for each in (two, one, one)] == [Traffic(5, 50), Traffic(5, 50), Traffic()]
+
+
+# Who is told of comings and goings.
+
+
+def test_watchers_are_those_who_asked_and_are_still_here(hub: Hub) -> None:
+    one, two = Reader(), Reader()
+    for reader in (one, two):
+        hub.join(channel("x"), reader, JSON)
+    local = hub.get("x")
+    assert local is not None
+    assert local.watchers is None
+    hub.watch("x", "c1", one, JSON)
+    hub.watch("x", "c2", two, JSON)
+    hub.unwatch("x", "c1")
+    assert local.watchers == {"c2": (two, JSON)}
+    hub.unwatch("x", "c2")
+    assert local.watchers is None
+    for name, client in (("x", "c2"), ("y", "c1")):
+        hub.unwatch(name, client)
+    assert local.watchers is None

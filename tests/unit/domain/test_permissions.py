@@ -1,11 +1,12 @@
-"""The whole truth table of who may subscribe and publish, against a statement of protocol.md 3.4 and 3.5 of its own."""
+"""The whole truth table of who may do what, against a statement of protocol.md 3.4 and 3.5 of its own."""
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 
 from gateway.domain.channels import Channel, ChannelOptions, Channels, ChannelSettings, Namespace
-from gateway.domain.permissions import refuse_publish, refuse_subscribe
+from gateway.domain.permissions import may_read_history, may_read_presence, refuse_publish, refuse_subscribe
 from gateway.protocol import codes
 
 NAMES = ["x", "#", "#42", "x#41,42", "x#42#43", "x#41,"]
@@ -91,4 +92,27 @@ def test_who_may_publish(namespace: str, *, private: bool) -> None:
                     allowed = False
             expected[case] = None if allowed else codes.PERMISSION_DENIED
     assert len(table) == 96
+    assert table == expected
+
+
+@pytest.mark.parametrize(("what", "may"), [("history", may_read_history), ("presence", may_read_presence)])
+@pytest.mark.parametrize("private", BOTH, ids=["public", "private"])
+def test_who_may_read(what: str, may: Callable[..., bool], *, private: bool) -> None:
+    """As publishing is; the options of the other kind, all of them on, open nothing."""
+    other = {"history": "presence", "presence": "history"}[what]
+    open_other = {f"allow_{other}_for_{who}": True for who in ("client", "subscriber", "anonymous")}
+    table, expected = {}, {}
+    for client, subscriber, anonymous in product(BOTH, repeat=3):
+        options = open_other | {
+            f"allow_{what}_for_client": client,
+            f"allow_{what}_for_subscriber": subscriber,
+            f"allow_{what}_for_anonymous": anonymous,
+        }
+        where = channel("x", options, namespace="chat", private=private)
+        for user, subscribed, insecure in product(["", "42"], BOTH, BOTH):
+            case = (client, subscriber, anonymous, user, subscribed, insecure)
+            table[case] = may(where, user, is_subscribed=subscribed, is_insecure=insecure)
+            is_open = client or (subscriber and subscribed)
+            expected[case] = insecure or (is_open and (user != "" or anonymous))
+    assert len(table) == 64
     assert table == expected

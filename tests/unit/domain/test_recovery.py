@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.recovery import RecoveryMode, recover, wanted_range
+from gateway.domain.recovery import Recovered, RecoveryMode, extend, recover, wanted_range
 from gateway.domain.stream import Stream, StreamOptions
 from gateway.protocol.messages import Publication, StreamPosition
 
@@ -92,3 +92,64 @@ def test_recovery_leaves_no_gap_and_no_double(size: int, top: int, offset: int, 
     may = epoch != "other" and offset <= top and len(missed) <= limit and kept.issuperset(missed)
     expected = (True, offset, missed) if may else (False, top, [])
     assert outcome(stream(top, size), offset, epoch, limit=limit) == expected
+
+
+# What came on this node between the read and the joining.
+
+
+def told(found: Recovered) -> tuple[bool, int, str, list[int]]:
+    return found.is_recovered, found.position.offset, found.position.epoch, [each.offset for each in found.publications]
+
+
+@pytest.mark.parametrize(
+    ("mode", "recovered", "offset", "publications", "delivered", "expected"),
+    [
+        (RecoveryMode.STREAM, True, 3, [4, 5], [], (True, 3, "epoch", [4, 5])),
+        (RecoveryMode.STREAM, True, 3, [4, 5], [6, 7], (True, 3, "epoch", [4, 5, 6, 7])),
+        (RecoveryMode.STREAM, True, 5, [], [6], (True, 5, "epoch", [6])),
+        (RecoveryMode.STREAM, False, 5, [], [], (False, 5, "epoch", [])),
+        (RecoveryMode.STREAM, False, 5, [], [6, 7], (False, 7, "epoch", [])),
+        (RecoveryMode.CACHE, True, 3, [5], [], (True, 3, "epoch", [5])),
+        (RecoveryMode.CACHE, True, 3, [5], [6, 7], (True, 3, "epoch", [7])),
+        (RecoveryMode.CACHE, True, 5, [], [6], (True, 5, "epoch", [6])),
+        (RecoveryMode.CACHE, False, 0, [], [], (False, 0, "epoch", [])),
+        (RecoveryMode.CACHE, False, 0, [], [1], (True, 0, "epoch", [1])),
+    ],
+)
+def test_what_came_after_the_read_is_added(
+    mode: RecoveryMode,
+    *,
+    recovered: bool,
+    offset: int,
+    publications: list[int],
+    delivered: list[int],
+    expected: tuple[bool, int, str, list[int]],
+) -> None:
+    found = Recovered(recovered, StreamPosition(offset, "epoch"), [Publication(offset=each) for each in publications])
+    assert told(extend(mode, found, [Publication(offset=each) for each in delivered])) == expected
+
+
+@given(
+    mode=st.sampled_from(RecoveryMode),
+    top=st.integers(0, 12),
+    later=st.integers(0, 6),
+    offset=st.integers(0, 20),
+    epoch=st.sampled_from(["", "epoch", "other"]),
+)
+def test_it_makes_no_difference_whether_something_came_before_or_after_the_read(
+    mode: RecoveryMode, top: int, later: int, offset: int, epoch: str
+) -> None:
+    since, made = StreamPosition(offset, epoch), stream(top)
+    early = recover(mode, since, made.read(wanted_range(mode, since, limit=300), now_s=NOW))
+    delivered = [made.append(Publication(), StreamOptions(100, 60.0, 600.0), now_s=NOW) for _ in range(later)]
+    late = recover(mode, since, made.read(wanted_range(mode, since, limit=300), now_s=NOW))
+    extended = extend(mode, early, delivered)
+    if offset > top and epoch != "other":
+        # That offset did not exist when the stream was read.
+        assert [each.offset for each in extended.publications] in ([], [top + later])
+    elif mode is RecoveryMode.STREAM:
+        assert told(extended) == told(late)
+    else:
+        # The client walks forward to the latest one, from wherever it is told to begin.
+        assert (extended.is_recovered, extended.publications) == (late.is_recovered, late.publications)
+        assert extended.position.offset <= top

@@ -36,6 +36,7 @@ SETTINGS = SessionSettings(
     expired_sub_close_delay_s=30.0,
     channel_limit=3,
 )
+SETTINGS_WITHOUT_PINGS = SessionSettings(ping_interval_s=1e9, pong_timeout_s=0.0, expired_close_delay_s=25.0)
 CHANNELS = Channels(ChannelSettings(namespaces=[Namespace(name="chat", channel_regex="^.*$")]))
 BEFORE = 0.001
 
@@ -171,6 +172,13 @@ def test_a_pong_timeout_that_reaches_the_next_ping_is_refused(pong_s: float, pin
         SessionSettings(pong_timeout_s=pong_s, ping_interval_s=ping_s)
 
 
+@pytest.mark.parametrize(("ttl_s", "interval_s"), [(27.0, 27.0), (20.0, 27.0)])
+def test_a_presence_that_would_expire_before_it_is_renewed_is_refused(ttl_s: float, interval_s: float) -> None:
+    message = rf"presence_ttl \({ttl_s:g}s\) must be longer than presence_update_interval \({interval_s:g}s\)"
+    with pytest.raises(ValidationError, match=message):
+        SessionSettings(presence_ttl_s=ttl_s, presence_update_interval_s=interval_s)
+
+
 def test_the_defaults_are_those_of_the_protocol() -> None:
     assert SessionSettings() == SessionSettings(
         ping_interval_s=25.0,
@@ -223,6 +231,27 @@ def test_a_refresh_renews_what_is_told_of_the_client_and_keeps_what_a_channel_kn
         ("42", "c1", b'"conn"', b'"chan"'),
         ("42", "c1", b'"conn"', b""),
     ]
+
+
+def test_news_of_a_client_reach_all_its_channels_and_change_no_expiry() -> None:
+    session = connected(expires_in_s=100)
+    subscription = joined(session, "x")
+    subscription.info = ClientInfo("42", "c1", msgspec.Raw(b"1"), msgspec.Raw(b"2"))
+    before_s = session.deadline_s
+    session.inform(msgspec.Raw(b"3"))
+    assert session.info == ClientInfo("42", "c1", msgspec.Raw(b"3"))
+    assert subscription.info == ClientInfo("42", "c1", msgspec.Raw(b"3"), msgspec.Raw(b"2"))
+    assert session.deadline_s == before_s
+
+
+def test_an_expiry_that_is_given_later_ends_the_connection_then() -> None:
+    session = connected(SETTINGS_WITHOUT_PINGS)
+    for expires_in_s in (50.0, 20.0):
+        session.expire_at(NOW + expires_in_s)
+        assert (session.is_expiring, session.deadline_s) == (True, NOW + expires_in_s + 25.0)
+    assert session.tick(now_s=NOW + 45.0) == [codes.CONNECTION_EXPIRED]
+    session.expire_at(NEVER)
+    assert (session.is_expiring, session.tick(now_s=NOW + 100.0)) == (False, [])
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ async def test_foreign_data_under_a_key_fails_its_channel_alone_and_is_left_alon
         with pytest.raises(BrokerError, match="WRONGTYPE"):
             await node.history()
     assert await node.client.lrange(key, 0, -1) == [b"foreign"]
-    assert node.reports.of("redis_refused")[0]["subject"] == "a"
+    assert node.reports.of("redis refused")[0]["subject"] == "a"
     other = await node.broker.publish("b", publication(b"1"), accepted_at_s=1.0, options=STREAM).wait()
     assert other.position is not None
     assert node.engine.trouble is None
@@ -315,7 +315,7 @@ async def test_foreign_messages_are_dropped_counted_and_reported_once(node: Node
     await until(lambda: bool(node.received.publications))
     assert node.received.publications == [("a", b"1")]
     assert node.engine.counts.undecodable == 3
-    assert [fields["subject"] for fields in node.reports.of("redis_undecodable")] == ["a"]
+    assert [fields["subject"] for fields in node.reports.of("redis undecodable")] == ["a"]
 
 
 async def test_a_page_with_a_foreign_entry_is_no_page(node: Node) -> None:

@@ -87,7 +87,7 @@ async def test_an_error_fails_its_command_alone_and_is_reported_once_for_its_sub
     bench.answer(wrong, wrong, bulk("z"))
     text = "WRONGTYPE Operation against a key holding the wrong kind of value"
     assert errors(outcomes) == [text, text, None]
-    assert bench.reports.lines == [("redis_refused", {"subject": "a", "error": text})]
+    assert bench.reports.lines == [("redis refused", {"subject": "a", "error": text})]
     assert bench.journal.counts.refused == 2
 
 

@@ -103,7 +103,7 @@ async def test_an_error_fails_its_request_alone(bench: Bench) -> None:
     assert [errors[0], errors[5]] == ["None", "None"]
     assert all(isinstance(outcome.error, BrokerError) for outcome in outcomes[1:5])
     assert bench.counts.refused == 2
-    assert [fields["error"] for fields in bench.reports.of("redis_refused")] == [errors[1]]
+    assert [fields["error"] for fields in bench.reports.of("redis refused")] == [errors[1]]
     assert bench.reads.trouble is None
 
 
@@ -131,7 +131,7 @@ async def test_a_server_that_is_away_fails_what_is_asked_and_is_noticed_when_it_
         heal()
         await until(lambda: bench.reads.trouble is None, "it is noticed without a request")
         assert await bench.push("x").wait() >= 1
-        assert [fields["link"] for fields in bench.reports.of("redis_restored")] == ["read"]
+        assert [fields["link"] for fields in bench.reports.of("redis link restored")] == ["read"]
 
 
 async def test_who_has_waited_too_long_in_the_queue_is_not_asked_for_any_more() -> None:
