@@ -122,8 +122,12 @@ async def running_cluster(folder: Path, *tables: Mapping[str, Any]) -> AsyncIter
         for number, (file, table) in enumerate(zip(files, tables, strict=True)):
             values = merge(merge(dict(STREAMS), {"node": {"name": f"node{number}"}}), table)
             file.write_text(as_toml(values), encoding="utf-8")
-        starting = [stack.enter_async_context(serving("--config", str(file))) for file in files]
-        cluster = Cluster(await asyncio.gather(*starting))
+        async with asyncio.TaskGroup() as tasks:
+            starting = [
+                tasks.create_task(stack.enter_async_context(serving("--config", str(file))), name=file.name)
+                for file in files
+            ]
+        cluster = Cluster([task.result() for task in starting])
         try:
             yield cluster
         except BaseException as error:

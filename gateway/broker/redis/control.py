@@ -52,7 +52,7 @@ class RedisControl:
         return outcome
 
     def _listen(self, name: bytes) -> None:
-        subscribing = self._subscriber.subscribe(name, self._deliver)
+        subscribing = self._subscriber.subscribe(name, self._deliver, is_patient=True)
         if subscribing.is_settled and subscribing.error is not None:
             # The engine has been stopped, so nothing is tried again, and the link fails what is sent from now on.
             self._unheard.clear()

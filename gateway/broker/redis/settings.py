@@ -59,7 +59,8 @@ class RedisSettings(Settings):
     prefix: Annotated[str, Field(pattern=r"^[-a-zA-Z0-9_.:/]{1,64}$")] = "gateway"
     """How the names of all keys and channels begin; gateways that share a server each need their own."""
     connect_timeout_s: PositiveSeconds = 1.0
-    """How long connecting and logging in may take."""
+    """How long connecting and logging in may take; a subscribe waits as long for a link that was lost, and when it has
+    been away for longer, fails at once (error 100)."""
     timeout_s: PositiveSeconds = 2.0
     """How long the server may take to answer; below the 5 s after which SDKs give a command up."""
     watchdog_interval_s: PositiveSeconds = 1.0

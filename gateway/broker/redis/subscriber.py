@@ -78,6 +78,8 @@ class Subscriber:
             "subscribe", self, endpoint, settings, journal=journal, monotonic=monotonic, rng=rng
         )
         self._timeout_s = settings.timeout_s
+        self._patience_s = settings.connect_timeout_s
+        self._down_since_s = monotonic()
         self._grace_s = settings.unsubscribe_grace_s
         self._counts = journal.counts
         self._monotonic = monotonic
@@ -120,15 +122,18 @@ class Subscriber:
             if name.outcome is not None:
                 name.outcome.fail(BrokerError("the broker is not running"))
 
-    def subscribe(self, name: bytes, deliver: Callable[[bytes], None]) -> Outcome[None]:
+    def subscribe(self, name: bytes, deliver: Callable[[bytes], None], *, is_patient: bool = False) -> Outcome[None]:
         """Call *deliver* with each message that is published under *name*.
 
         Settled when confirmed: whatever is published after that arrives, lost connections aside. While the link is
-        down it waits for it. Fails with `BrokerError` when there is no confirmation in time, and leaves nothing behind.
-        Subscribing to a name twice is the caller's mistake.
+        down it waits for it; if it has been down for longer than a connection may take, only one who *is_patient*
+        does, since a client whose every subscribe waits is given up by its SDK. Fails with `BrokerError` when there is
+        no confirmation in time, and leaves nothing behind. Subscribing to a name twice is the caller's mistake.
         """
         if self._is_stopped:
             return _failed("the broker is not running")
+        if self._wire is None and not is_patient and self._monotonic() - self._down_since_s > self._patience_s:
+            return _failed(self.trouble or "not connected")
         entry = self._names.get(name)
         if entry is None:
             entry = self._names[name] = _Name(name)
@@ -200,6 +205,7 @@ class Subscriber:
         """Forget who is in grace, and remember until when the others were received."""
         heard_at_s = self._wire.heard_at_s if self._wire is not None else self._monotonic()
         self._wire = None
+        self._down_since_s = self._monotonic()
         self._to_ask.clear()
         self._unanswered = 0
         for entry in list(self._names.values()):

@@ -368,3 +368,18 @@ async def test_in_the_end_the_server_has_what_is_wanted(
         assert set(channels) == set(wanted)
     subscriber.stop()
     await running
+
+
+async def test_a_link_that_has_been_away_for_longer_than_connecting_takes_is_not_waited_for() -> None:
+    bench = Bench()
+    [early] = bench.subscribe(b"early")
+    bench.now_s += 1.5  # `connect_timeout` is a second
+    [late] = bench.subscribe(b"late")
+    patient = bench.subscriber.subscribe(b"patient", lambda _: None, is_patient=True)
+    assert [each.is_settled for each in (early, late, patient)] == [False, True, False]
+    assert isinstance(late.error, BrokerError)
+    assert bench.known == {b"early", b"patient"}
+    bench.open()
+    [again] = bench.subscribe(b"late")
+    assert not again.is_settled, "it is asked for, now that there is a link"
+    bench.subscriber.stop()
