@@ -22,6 +22,8 @@ from gateway.messaging.fanout import Fanout
 from gateway.protocol.messages import Join, Leave, Publication, StreamPosition
 from gateway.settings import Seconds, Settings, Size
 
+_LOST_LOG_INTERVAL_S: Final = 1.0
+
 
 class IntakeSettings(Settings):
     """What the intake holds and waits for; part of the table `broker`."""
@@ -60,6 +62,8 @@ class Intake:
         self._counts = counts
         self._log = log
         self._call_later = call_later
+        self._more_lost: int | None = None
+        """Positions lost since the last line about one, while that is fresh."""
 
     # What the broker hands over.
 
@@ -218,6 +222,17 @@ class Intake:
         """Give up what lies before *position*, and tell everybody whom it concerns."""
         self._fanout.flush_channel(local)
         self._counts.positions_lost += 1
+        self._log_lost(local, track, position)
+        track.move(position)
+        self._tell_gap(local)
+
+    def _log_lost(self, local: LocalChannel, track: Track, position: StreamPosition) -> None:
+        """Write a line about the first position that is lost, and one about all that follow it within a second."""
+        if self._more_lost is not None:
+            self._more_lost += 1
+            return
+        self._more_lost = 0
+        self._call_later(_LOST_LOG_INTERVAL_S, self._log_more_lost)
         self._log.warning(
             "position lost",
             channel=local.channel.name,
@@ -226,8 +241,11 @@ class Intake:
             new_offset=position.offset,
             new_epoch=position.epoch,
         )
-        track.move(position)
-        self._tell_gap(local)
+
+    def _log_more_lost(self) -> None:
+        if self._more_lost:
+            self._log.warning("more positions lost", channels=self._more_lost)
+        self._more_lost = None
 
     def _tell_gap(self, local: LocalChannel) -> None:
         for subscriber in local.subscribers():

@@ -367,6 +367,23 @@ async def test_what_the_stream_has_lost_is_told_to_everybody_whom_it_concerns(lo
         assert here.logged("position lost") == [{"channel": "stream:x", "offset": 1, "epoch": "e0", **position}]
 
 
+async def test_positions_that_are_lost_together_are_two_lines_and_not_as_many_as_channels() -> None:
+    async with house(TABLE, broker=delayed()) as node:
+        here = desk(node)
+        client = await node.connect("42")
+        for number, name in enumerate(["stream:x", "stream:y", "stream:z"], start=2):
+            client.send({"id": number, "subscribe": {"channel": name, "positioned": True}})
+            await node.settle()
+            here.broker.settle()
+            await node.settle()
+        here.broker.lose_data()
+        here.broker.restore()
+        here.broker.settle()
+        assert [each["channel"] for each in here.logged("position lost")] == ["stream:x"]
+        await node.advance(1.1)
+        assert here.logged("more positions lost") == [{"channels": 2}]
+
+
 # The position check.
 
 
