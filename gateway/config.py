@@ -23,10 +23,12 @@ from gateway.auth.tokens import TokenSettings
 from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.channels import ChannelOptions, ChannelSettings
 from gateway.domain.session import SessionSettings
+from gateway.domain.windows import STATISTICS
 from gateway.messaging.cluster import ClusterSettings
-from gateway.messaging.handlers import HANDLERS
+from gateway.messaging.extensions import ExtensionError
+from gateway.messaging.handlers import PING, HandlerSettings, installed_handlers
 from gateway.messaging.intake import IntakeSettings
-from gateway.messaging.processors import PROCESSORS
+from gateway.messaging.processors import installed_processors, make_processor
 from gateway.observability.logs import LogSettings
 from gateway.settings import Seconds, Settings, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
@@ -142,6 +144,7 @@ class Config(Settings):
     websocket: WebSocketSettings = WebSocketSettings()
     plain: PlainSettings = PlainSettings()
     json_: JSONSettings = Field(default=JSONSettings(), alias="json")
+    handlers: HandlerSettings = HandlerSettings()
     broker: BrokerSettings = BrokerSettings()
     redis: RedisSettings = RedisSettings()
     connection_init: EndpointSettings = EndpointSettings()
@@ -154,7 +157,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_across_tables(self) -> Self:
-        faults = list(_unknown_functions(self.channel))
+        faults = [*_faulty_handlers(self), *_faulty_processors(self.channel)]
         personal = self.client.subscribe_to_user_personal_channel
         names = {namespace.name for namespace in self.channel.namespaces}
         if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
@@ -166,20 +169,44 @@ class Config(Settings):
             raise ValueError("\n".join(faults))
         return self
 
+    @property
+    def handler_names(self) -> set[str]:
+        """The handlers that are used, by namespaces or by `rpc`."""
+        named = {options.handler for _, options in _places(self.channel)}
+        return named - {""} | set(self.handlers.rpc_methods)
 
-def _unknown_functions(channel: ChannelSettings) -> Iterator[str]:
+
+def _places(channel: ChannelSettings) -> list[tuple[str, ChannelOptions]]:
+    """Return all sets of channel options, each with how a message calls its table."""
     places: list[tuple[str, ChannelOptions]] = [("channel.without_namespace", channel.without_namespace)]
-    places += [(f"channel.namespaces[{each.name}]", each) for each in channel.namespaces]
-    for place, options in places:
-        if options.handler and options.handler not in HANDLERS:
-            yield f"{place}.handler = {options.handler!r}: there is {_listed(HANDLERS)}"
+    return places + [(f"channel.namespaces[{each.name}]", each) for each in channel.namespaces]
+
+
+def _faulty_handlers(config: Config) -> Iterator[str]:
+    installed, methods = installed_handlers(), config.handlers.rpc_methods
+    named = [(f"{place}.handler = ", options.handler) for place, options in _places(config.channel) if options.handler]
+    for place, name in [*named, *(("handlers.rpc_methods has ", name) for name in methods if name != PING)]:
+        try:
+            installed[name]
+        except KeyError:
+            yield f"{place}{name!r}: there is {', '.join(installed)}"
+        except ExtensionError as error:
+            yield f"{place}{name!r}: {error}"
+    if PING in methods:
+        yield f"handlers.rpc_methods has {PING!r}: that method is built in"
+
+
+def _faulty_processors(channel: ChannelSettings) -> Iterator[str]:
+    installed = installed_processors()
+    for place, options in _places(channel):
         for name in options.processors:
-            if name not in PROCESSORS:
-                yield f"{place}.processors has {name!r}: there is {_listed(PROCESSORS)}"
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return ", ".join(sorted(names))
+            try:
+                if name != STATISTICS:
+                    make_processor(name, options, installed)
+            except KeyError:
+                yield f"{place}.processors has {name!r}: there is {', '.join(sorted([*installed, STATISTICS]))}"
+            except ExtensionError as error:
+                yield f"{place}.processors has {name!r}: {error}"
 
 
 def load(

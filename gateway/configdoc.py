@@ -80,6 +80,8 @@ def _type_of(field: FieldInfo) -> str:
         return names[annotation]
     if typing.get_origin(annotation) is list:
         return "list of texts"
+    if typing.get_origin(annotation) is dict:
+        return "table of tables"
     if typing.get_origin(annotation) is types.UnionType:
         return "text or nothing"
     raise AssertionError(f"no words for {annotation}")
@@ -110,6 +112,8 @@ def _toml_value(value: Any, field: FieldInfo) -> str:
     if isinstance(value, str):
         # A JSON string is a TOML basic string, but for the one control character that JSON does not escape.
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_toml_value(each, field)}" for name, each in value.items()) + "}"
     return "[" + ", ".join(_toml_value(each, field) for each in value) + "]"
 
 

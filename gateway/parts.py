@@ -24,10 +24,10 @@ from gateway.domain.ratelimit import RateLimit
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.fanout import Fanout
-from gateway.messaging.handlers import HANDLERS, Handler
+from gateway.messaging.handlers import Handler, Handlers, installed_handlers
 from gateway.messaging.intake import Intake
 from gateway.messaging.presence import Presences
-from gateway.messaging.processors import PROCESSORS, Processor
+from gateway.messaging.processors import ProcessorFactory, installed_processors
 from gateway.messaging.publishing import Publisher
 from gateway.messaging.reading import StreamReader
 from gateway.messaging.services import Services
@@ -63,8 +63,8 @@ class Surroundings:
     call_later: Callable[[float, Callable[[], None]], object]
     report_key_set: Callable[[str], None]
     disconnect_others: Callable[[str, tuple[float, str]], object]
-    handlers: Mapping[str, Handler] = field(default_factory=lambda: HANDLERS)
-    processors: Mapping[str, Processor] = field(default_factory=lambda: PROCESSORS)
+    handlers: Mapping[str, Handler] = field(default_factory=installed_handlers)
+    processors: Mapping[str, ProcessorFactory] = field(default_factory=installed_processors)
 
 
 def make_engine(config: Config, *, clock: Clock, log: structlog.typing.FilteringBoundLogger) -> Engine:
@@ -113,6 +113,7 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
         unix=unix,
         max_depth=config.json_.max_depth,
         processors=around.processors,
+        report=lambda channel, error: around.log.error("processor failed", channel=channel, exc_info=error),
     )
     presences = Presences(
         engine.presence, counts, interval_s=client.presence_update_interval_s, ttl_s=client.presence_ttl_s
@@ -141,7 +142,9 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
         turn=Turn(call_soon=around.call_soon),
         presences=presences,
         presence_store=engine.presence,
-        handlers=dict(around.handlers),
+        handlers=Handlers(
+            {name: around.handlers[name] for name in config.handler_names}, config.handlers, log=around.log
+        ),
         connections=around.connections,
         wheel=TimerWheel(now_s=monotonic(), resolution_s=TICK_S),
         counts=counts,

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.broker.outcome import Outcome
 from gateway.domain.stream import HistoryRange, StreamOptions, StreamPage
+from gateway.domain.windows import Sample
 from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, StreamPosition
 
 IDEMPOTENCY_WINDOW_S: Final = 300.0
@@ -35,6 +36,10 @@ class PublishOptions(msgspec.Struct, frozen=True):
     """Within `IDEMPOTENCY_WINDOW_S`, a repeat in the same channel publishes nothing and gets the first result."""
     version_epoch: str = ""
     """What `Publication.version` counts in: within one, a version that is not above the last is dropped."""
+    sample: Sample | None = None
+    """Take this number into the channel's window and put the window's statistics into the publication, in the step that
+    gives the offset: one window for all nodes, in the offsets' order. The data must be as `with_statistics` wants it. A
+    publication that is suppressed changes no window."""
 
 
 DELIVERY_ONLY: Final = PublishOptions()

@@ -2,13 +2,14 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 from pydantic import Field, model_validator
 
 from gateway.domain.recovery import RecoveryMode
 from gateway.domain.stream import StreamOptions
+from gateway.domain.windows import STATISTICS, Deviation, WindowOptions
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
 from gateway.settings import Limit, Pattern, Seconds, Settings, Size, one_of
@@ -87,7 +88,18 @@ class ChannelOptions(Settings):
     handler: str = ""
     """Plain protocol: answer each message with this function (entry point `gateway.handlers`) instead of publishing."""
     processors: list[str] = Field(default=[])
-    """Functions that add to each publication, in order (`server_time`)."""
+    """Functions that change each publication, in order: `server_time`, `statistics`, `scale`, or your own (entry point
+    `gateway.processors`)."""
+    statistics_window: Annotated[int, Field(ge=2, le=1000)] = 10
+    """`statistics`: over how many of the channel's last values they are made."""
+    statistics_field: str = "value"
+    """`statistics`: which field of an object is the number; a value that is no object is the number itself."""
+    statistics_std: Annotated[Deviation, one_of(Deviation)] = Deviation.POPULATION
+    """`statistics`: what `std` is divided by, the count (`population`) or one less (`sample`)."""
+    scale_factor: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """`scale`: what the field `value` is multiplied by."""
+    processor_options: dict[str, dict[str, Any]] = Field(default={})
+    """Options of your own processors: a table for each, by name."""
 
     @property
     def is_unchecked(self) -> bool:
@@ -120,7 +132,18 @@ class ChannelOptions(Settings):
         if self.handler and self.processors:
             message = "handler and processors exclude each other: what a handler answers is not published"
             raise ValueError(message)
+        self._reject_stray_processors()
         return self
+
+    def _reject_stray_processors(self) -> None:
+        twins = sorted({name for name in self.processors if self.processors.count(name) > 1})
+        if twins:
+            message = f"each processor once, please: {', '.join(twins)} is named more than once"
+            raise ValueError(message)
+        strays = sorted(set(self.processor_options) - set(self.processors))
+        if strays:
+            message = f"processor_options is for what processors names, and that is not {', '.join(strays)}"
+            raise ValueError(message)
 
 
 class Namespace(ChannelOptions):
@@ -175,6 +198,8 @@ class Channel(msgspec.Struct, frozen=True, gc=False):
     """How its stream is kept; `None` for a channel without history."""
     meta_ttl_s: float
     """How long its position is kept."""
+    window: WindowOptions | None
+    """What its statistics are made over; `None` for a channel without."""
     users: tuple[str, ...] | None
     """The users that a user-limited channel is for; `None` for every other channel."""
     is_well_formed: bool
@@ -242,6 +267,7 @@ class Channels:
             is_private=is_private,
             stream=_stream_options(options, meta_ttl_s) if options.history_size else None,
             meta_ttl_s=meta_ttl_s,
+            window=_window_options(options, meta_ttl_s) if STATISTICS in options.processors else None,
             users=users,
             is_well_formed=is_well_formed,
         )
@@ -251,3 +277,7 @@ def _stream_options(options: ChannelOptions, meta_ttl_s: float) -> StreamOptions
     return StreamOptions(
         size=options.history_size, ttl_s=options.history_ttl_s, meta_ttl_s=max(meta_ttl_s, options.history_ttl_s)
     )
+
+
+def _window_options(options: ChannelOptions, meta_ttl_s: float) -> WindowOptions:
+    return WindowOptions(size=options.statistics_window, deviation=options.statistics_std, ttl_s=meta_ttl_s)

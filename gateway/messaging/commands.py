@@ -14,6 +14,7 @@ from gateway.domain.channels import Channel
 from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State
+from gateway.messaging.calling import rpc, rpc_at_once
 from gateway.messaging.connecting import connect, refresh
 from gateway.messaging.conversation import MAX_WAITING, Conversation
 from gateway.messaging.port import Transport
@@ -29,8 +30,6 @@ from gateway.protocol.messages import (
     PublishRequest,
     Push,
     Reply,
-    RPCRequest,
-    RPCResult,
 )
 from gateway.protocol.variants import ProtocolVariant
 
@@ -190,10 +189,10 @@ class ClientConversation(Conversation):
             request = getattr(command, method)
             if request is not None:
                 self.services.counts.commands[method] += 1
-                if later is not None:
+                answer = at_once(self, request) if at_once is not None else None
+                if answer is None and later is not None:
                     return self._answer_later(command.id, method, later, request)
-                if at_once is not None:
-                    self._answer(command.id, method, at_once(self, request))
+                self._answer(command.id, method, answer)
                 return None
         if isinstance(command, ServerCommand) and command.carry_out is not None:
             return command.carry_out()
@@ -348,12 +347,8 @@ def _send(_client: Conversation, _request: object) -> Disconnect:
     return codes.SEND_NOT_AVAILABLE
 
 
-def _rpc(_client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode:
-    return RPCResult() if request.method == "ping" else codes.METHOD_NOT_FOUND
-
-
 class _Method(NamedTuple):
-    """What carries a request out: in the call that brings it, or later."""
+    """What carries a request out: in the call that brings it, or later; with both, later if the first says `None`."""
 
     name: str
     at_once: Callable[[Conversation, Any], Answer] | None = None
@@ -369,7 +364,7 @@ _METHODS: Final = (
     _Method("presence", later=presence),
     _Method("presence_stats", later=presence_stats),
     _Method("history", later=history),
-    _Method("rpc", at_once=_rpc),
+    _Method("rpc", at_once=rpc_at_once, later=rpc),
     _Method("send", at_once=_send),
     _Method("refresh", later=refresh),
     _Method("sub_refresh", later=sub_refresh),

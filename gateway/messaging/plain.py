@@ -3,6 +3,7 @@
 The first message is `{"token": "<JWT>"}`, what follows is published as it is. Codes are the WebSocket's own.
 """
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from gateway.domain.permissions import refuse_publish, refuse_subscribe
 from gateway.domain.ratelimit import RateLimit, Verdict
 from gateway.domain.session import State
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.handlers import Handler, Request
+from gateway.messaging.handlers import Answer, Request
 from gateway.messaging.joining import Joining, Room, join_all
 from gateway.messaging.port import Transport
 from gateway.messaging.services import Services
@@ -49,6 +50,8 @@ _TRANSLATED: Final = {
     codes.RATE_EXCEEDED: RATE_LIMIT,
 }
 _LAST_RECONNECT_CODE: Final = 3499
+_PIECES_OVERHEAD: Final = 16384
+"""More bytes than the headers of an answer's pieces take, and the pings between them."""
 
 
 class _TokenMessage(msgspec.Struct):
@@ -67,7 +70,7 @@ class PlainConversation(Conversation):
     ) -> None:
         self._channel_name = channel
         self._binary = binary
-        self._handler: Handler | None = None
+        self._handler = ""
         self._awaits_token = True
         super().__init__(transport, variant, services, uses_transport_pings=True)
         if services.is_anonymous_allowed or services.is_insecure:
@@ -149,7 +152,7 @@ class PlainConversation(Conversation):
             if self.session.state is State.OPENED:
                 self.disconnect(TOKEN_MISSING)
                 return None
-        if self._handler is not None:
+        if self._handler:
             return self._call(self._handler, command)
         self._publish(command)
         return None
@@ -207,9 +210,8 @@ class PlainConversation(Conversation):
             return refusal
         if self.has_gone() or not self.admit(identity):
             return None
-        if channel.options.handler:
-            self._handler = services.handlers[channel.options.handler]
-        is_new = self._handler is None and channel.name not in session.subscriptions
+        self._handler = channel.options.handler
+        is_new = not self._handler and channel.name not in session.subscriptions
         session.identify(identity, now_s=services.monotonic(), unix_s=services.unix())
         joining = None
         if is_new:
@@ -260,23 +262,34 @@ class PlainConversation(Conversation):
         if outcome.error is not None and not self.has_gone():
             self._refuse(codes.INTERNAL_ERROR)
 
-    async def _call(self, handler: Handler, message: "_Message") -> None:
+    async def _call(self, handler: str, message: "_Message") -> None:
         self.services.counts.commands["handler"] += 1
         data = message.payload.decode() if message.is_text else message.payload
         request = Request(self._channel_name, self.session.user, self.session.client_id, data)
-        try:
-            answer = await handler(request)
-        except Exception:
-            self.services.log.exception("handler failed", client=self.session.client_id, channel=self._channel_name)
-            if not self.has_gone():
-                self._refuse(codes.INTERNAL_ERROR)
-            return
+        answer = await self.services.handlers.call(handler, request)
         if self.has_gone() or answer is None:
             return
-        if isinstance(answer, str):
-            self._write(self.variant.text(answer.encode()))
+        if isinstance(answer, ErrorCode):
+            self._refuse(answer)
         else:
-            self._write(self.variant.binary(answer))
+            await self._write_paced(answer)
+
+    async def _write_paced(self, answer: Answer) -> None:
+        """Write an answer piece by piece, one in a loop turn, so that a large one holds up nobody.
+
+        One that the transport has no room for is written at once, since an empty queue takes any one message.
+        """
+        if len(answer.data) > self.room() - _PIECES_OVERHEAD:
+            self._write(self.variant.text(answer.data) if answer.is_text else self.variant.binary(answer.data))
+            return
+        is_first = True
+        for piece in self.variant.pieces(answer.data, is_text=answer.is_text):
+            if not is_first:
+                await asyncio.sleep(0)
+            is_first = False
+            if self.has_gone():
+                return
+            self._write(piece)
 
 
 class _Open(msgspec.Struct, frozen=True):

@@ -9,7 +9,14 @@ from gateway.broker.contract import DELIVERY_ONLY, Broker, Published, PublishOpt
 from gateway.broker.outcome import Outcome
 from gateway.domain.channels import Channel, DataFormat
 from gateway.domain.counts import Counts
-from gateway.messaging.processors import PROCESSORS, NotProcessableError, Processor, run_processors
+from gateway.domain.windows import Sample
+from gateway.messaging.processors import (
+    NotProcessableError,
+    Pipeline,
+    Processed,
+    ProcessorFactory,
+    installed_processors,
+)
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.json_codec import has_deeper_nesting, is_json
@@ -19,7 +26,11 @@ _BLANKS: Final = b" \t\r\n"
 
 
 class Publisher:
-    """Checks what is published and hands it to the broker. Permission was decided before."""
+    """Checks what is published and hands it to the broker. Permission was decided before.
+
+    A processor's own fault is told to *report* with the channel's name, and error 100 for the publisher; without
+    *report*, it is raised.
+    """
 
     def __init__(
         self,
@@ -29,14 +40,17 @@ class Publisher:
         monotonic: Callable[[], float],
         unix: Callable[[], float],
         max_depth: int,
-        processors: Mapping[str, Processor] = PROCESSORS,
+        processors: Mapping[str, ProcessorFactory] | None = None,
+        report: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self._broker = broker
         self._counts = counts
         self._monotonic = monotonic
         self._unix = unix
         self._max_depth = max_depth
-        self._processors = processors
+        self._processors = processors if processors is not None else installed_processors()
+        self._report = report
+        self._pipelines: dict[str, Pipeline] = {}
 
     def refuse(self, channel: Channel, data: bytes | msgspec.Raw, *, is_checked: bool) -> ErrorCode | None:
         """Say why the content of a publication will not do, or `None` (the data rule of protocol.md 3.5).
@@ -61,15 +75,30 @@ class Publisher:
         self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None
     ) -> Outcome[Published] | ErrorCode:
         """Publish *data*, which `refuse` had nothing against, or say that a processor can't work on it."""
+        options = DELIVERY_ONLY if channel.stream is None else PublishOptions(channel.stream)
         if channel.options.processors:
-            processors = [self._processors[name] for name in channel.options.processors]
-            try:
-                data = run_processors(bytes(data), processors, unix_s=self._unix())
-            except NotProcessableError:
-                return codes.BAD_REQUEST
+            processed = self._process(channel, bytes(data))
+            if isinstance(processed, ErrorCode):
+                return processed
+            data, number = processed
+            if number is not None and channel.window is not None:
+                options = PublishOptions(channel.stream, sample=Sample(number, channel.window))
         payload = data if isinstance(data, msgspec.Raw) else msgspec.Raw(data)
         self._counts.ledger(channel.namespace).published += 1
-        options = DELIVERY_ONLY if channel.stream is None else PublishOptions(channel.stream)
         return self._broker.publish(
             channel.name, Publication(data=payload, info=info), accepted_at_s=self._monotonic(), options=options
         )
+
+    def _process(self, channel: Channel, data: bytes) -> Processed | ErrorCode:
+        pipeline = self._pipelines.get(channel.namespace)
+        if pipeline is None:
+            pipeline = self._pipelines[channel.namespace] = Pipeline(channel.options, self._processors)
+        try:
+            return pipeline.run(data, unix_s=self._unix())
+        except NotProcessableError:
+            return codes.BAD_REQUEST
+        except Exception as error:
+            if self._report is None:
+                raise
+            self._report(channel.name, error)
+            return codes.INTERNAL_ERROR

@@ -17,7 +17,7 @@ from gateway.domain.ratelimit import RateLimit
 from gateway.domain.session import SessionSettings
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.fanout import Fanout
-from gateway.messaging.handlers import Handler
+from gateway.messaging.handlers import Handlers
 from gateway.messaging.intake import Intake
 from gateway.messaging.presence import Presences
 from gateway.messaging.publishing import Publisher
@@ -58,7 +58,7 @@ class Services:
     presences: Presences
     presence_store: PresenceStore
     turn: Turn
-    handlers: dict[str, Handler]
+    handlers: Handlers
     connections: "Connections[Conversation]"
     wheel: "TimerWheel[Conversation]"
     counts: Counts

@@ -6,11 +6,12 @@ for each variant of a publication and the same bytes object goes to every subscr
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 TEXT: Final = 0x81
 """FIN and opcode 1 (RFC 6455 5.2)."""
 BINARY: Final = 0x82
+_FIN: Final = 0x80
 _COMPRESSED: Final = 0x40
 """RSV1, which permessage-deflate sets on the first frame of a compressed message (RFC 7692 6)."""
 _MAX_LENGTH_7: Final = 125
@@ -21,6 +22,10 @@ MAX_JOINED_BYTES: Final = 65536
 """What the reference joins at most, and so what SDKs were tried with (protocol.md 1.2)."""
 
 
+PIECE_BYTES: Final = 131072
+"""How much of a large payload is one piece: writing it takes the kernel some tens of microseconds."""
+
+
 class Framing(Protocol):
     """Turns one payload into the bytes that a transport writes."""
 
@@ -28,8 +33,16 @@ class Framing(Protocol):
         """Wrap *payload* whole; the result may be sent to any number of clients."""
 
 
+@runtime_checkable
+class PiecewiseFraming(Framing, Protocol):
+    """A framing whose payloads may be written piece by piece."""
+
+    def pieces(self, payload: bytes) -> Iterator[bytes]:
+        """Wrap *payload* in pieces of about `PIECE_BYTES`; nothing but control frames may be written in between."""
+
+
 class WebSocketFraming:
-    """Unfragmented, unmasked frames of one opcode."""
+    """Unmasked frames of one opcode, unfragmented but for `pieces`."""
 
     def __init__(self, opcode: int = TEXT) -> None:
         self._opcode = opcode
@@ -41,6 +54,10 @@ class WebSocketFraming:
         if length <= _MAX_LENGTH_7:
             return self._short_headers[length] + payload
         return frame_header(self._opcode, length) + payload
+
+    def pieces(self, payload: bytes) -> Iterator[bytes]:
+        """Wrap *payload* in fragments, between which control frames may be written."""
+        return _fragments(self._opcode, payload)
 
 
 class DeflateFraming:
@@ -62,6 +79,20 @@ class DeflateFraming:
         compressed = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
         compressed = compressed[:-4]  # RFC 7692 7.2.1: remove the 4 octets 00 00 FF FF from the tail end
         return frame_header(self._opcode | _COMPRESSED, len(compressed)) + compressed
+
+    def pieces(self, payload: bytes) -> Iterator[bytes]:
+        """Wrap *payload* in fragments, uncompressed: compressing as much would hold up everybody else."""
+        return _fragments(self._opcode, payload)
+
+
+def _fragments(opcode: int, payload: bytes) -> Iterator[bytes]:
+    """Cut *payload* into the frames of one message (RFC 6455 5.4): the first has the opcode, the last has FIN."""
+    opcode &= ~_FIN
+    for start in range(0, len(payload) or 1, PIECE_BYTES):
+        piece = payload[start : start + PIECE_BYTES]
+        fin = _FIN if start + PIECE_BYTES >= len(payload) else 0
+        yield frame_header(fin | opcode, len(piece)) + piece
+        opcode = 0
 
 
 def frame_header(opcode: int, length: int) -> bytes:

@@ -4,11 +4,11 @@ The hub groups the subscribers of a channel by variant, so a publication is enco
 never once for each client. Part of the identity is the object itself: ask `Variants` for one, don't make your own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from gateway.protocol.codec import Codec
-from gateway.protocol.framing import Framing, batches
+from gateway.protocol.framing import PIECE_BYTES, Framing, PiecewiseFraming, batches
 from gateway.protocol.messages import Publication, Push
 
 
@@ -77,6 +77,14 @@ class PlainVariant:
     def binary(self, payload: bytes) -> bytes:
         """Frame one payload as binary, whatever it holds."""
         return self._binary.frame(payload)
+
+    def pieces(self, payload: bytes, *, is_text: bool) -> Iterator[bytes]:
+        """Frame one payload in as many pieces as it needs; nothing else of this connection may be framed in between."""
+        framing = self._text if is_text else self._binary
+        if len(payload) > PIECE_BYTES and isinstance(framing, PiecewiseFraming):
+            yield from framing.pieces(payload)
+        else:
+            yield framing.frame(payload)
 
 
 class BinaryPlainVariant(PlainVariant):

@@ -4,8 +4,9 @@ import asyncio
 import functools
 import http
 import re
+from abc import ABC, abstractmethod
 from fnmatch import translate
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 from urllib.parse import parse_qs, unquote
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from gateway.domain.ratelimit import RateLimit, TokenBucket
 from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.plain import PlainConversation
+from gateway.messaging.port import Transport
 from gateway.messaging.services import Services
 from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
@@ -26,7 +28,6 @@ from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, Protocol
 from gateway.settings import Limit, Settings, Size
 from gateway.transport.core import make_negotiator
 from gateway.transport.ports import WebSocketSettings
-from gateway.transport.websocket import WebSocketConnection
 
 CLIENT_PATH: Final = "/connection/websocket"
 PLAIN_PATH: Final = "/ws"
@@ -59,12 +60,11 @@ class PlainSettings(Settings):
     """The channel of `/ws` without a name."""
 
 
-class WebSocketVariants:
-    """The variants of all WebSocket connections of a node, one object for each that is in use."""
+class Variants(ABC):
+    """The variants of all connections that come through one gate, one object for each that is in use."""
 
-    def __init__(self, codec: JSONCodec, *, compression_min_bytes: int) -> None:
+    def __init__(self, codec: JSONCodec) -> None:
         self._codec = codec
-        self._min_bytes = compression_min_bytes
         self.json = functools.cache(self._json)
         self.plain = functools.cache(self._plain)
 
@@ -80,10 +80,34 @@ class WebSocketVariants:
             BinaryPlainVariant(f"plain-binary{suffix}", text=text, binary=binary),
         )
 
+    @abstractmethod
+    def _framing(self, opcode: int, window_bits: int | None) -> Framing:
+        """Return how messages become the bytes that the transport takes."""
+
+
+class WebSocketVariants(Variants):
+    """Variants whose bytes are WebSocket frames."""
+
+    def __init__(self, codec: JSONCodec, *, compression_min_bytes: int) -> None:
+        super().__init__(codec)
+        self._min_bytes = compression_min_bytes
+
     def _framing(self, opcode: int, window_bits: int | None) -> Framing:
         if window_bits is None:
             return WebSocketFraming(opcode)
         return DeflateFraming(opcode, window_bits=window_bits, min_bytes=self._min_bytes)
+
+
+class Upgraded(Transport, Protocol):
+    """A transport that has become a WebSocket."""
+
+    @property
+    def compression_window_bits(self) -> int | None:
+        """The window of what is compressed here; `None` where nothing is."""
+
+    @property
+    def peer_address(self) -> str:
+        """Where it comes from, without a port; empty when that is unknown."""
 
 
 class Gate:
@@ -95,7 +119,7 @@ class Gate:
         admission: AdmissionSettings,
         plain: PlainSettings,
         services: Services,
-        variants: WebSocketVariants,
+        variants: Variants,
     ) -> None:
         self.settings = settings
         self.queue_max_bytes = admission.queue_max_size
@@ -157,7 +181,7 @@ class Gate:
         """Count and log a handshake that breaks the rules of RFC 6455."""
         self._note_refusal("handshake", response.status_code)
 
-    def accept(self, request: Request, connection: WebSocketConnection) -> Conversation:
+    def accept(self, request: Request, connection: Upgraded) -> Conversation:
         """Make the conversation of a connection that is open now."""
         path, _, query_string = request.path.partition("?")
         query = parse_qs(query_string) if query_string else {}
@@ -181,7 +205,7 @@ class Gate:
             connection, PlainConversation(connection, plain, services, channel=channel, binary=binary)
         )
 
-    def _accepted(self, connection: WebSocketConnection, conversation: Conversation) -> Conversation:
+    def _accepted(self, connection: Upgraded, conversation: Conversation) -> Conversation:
         self._services.log.info(
             "accepted",
             client=conversation.session.client_id,

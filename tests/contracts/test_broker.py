@@ -1,6 +1,7 @@
 """What `gateway.broker.contract` promises, kept by every broker: one suite, one list of factories."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ from gateway.broker.contract import Broker, BrokerError, Published, PublishOptio
 from gateway.broker.memory.broker import MemoryBroker
 from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.stream import HistoryRange, StreamOptions, StreamPage
+from gateway.domain.windows import Deviation, Sample, WindowOptions
 from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, StreamPosition
 from tests.support.redis_engines import running_engine
 from tests.support.redis_servers import RedisServer, fresh_prefix
@@ -382,6 +384,106 @@ async def test_a_range_is_cut_from_what_is_kept(bench: Bench, since: int | None,
     assert payloads(await history(bench, wanted)) == [(offset, b"%d" % offset) for offset in expected]
 
 
+# Statistics.
+
+WINDOW = WindowOptions(size=3, deviation=Deviation.POPULATION, ttl_s=600.0)
+SPREAD = WindowOptions(size=3, deviation=Deviation.SAMPLE, ttl_s=600.0)
+
+
+async def measure(
+    bench: Bench,
+    *numbers: float,
+    stream: StreamOptions | None = STREAM.stream,
+    window: WindowOptions = WINDOW,
+    key: str = "",
+    version: int = 0,
+) -> list[Published]:
+    results = []
+    for number in numbers:
+        sent = Publication(data=msgspec.Raw(b'{"n":%d}' % number), version=version)
+        options = PublishOptions(stream, key, sample=Sample(float(number), window))
+        results.append(await bench.broker.publish("a", sent, accepted_at_s=1.0, options=options).wait())
+    return results
+
+
+FIGURES = [
+    b'{"n":1,"statistics":{"count":1}}',
+    b'{"n":2,"statistics":{"count":2,"mean":1.5,"std":0.5,"min":1.0,"max":2.0}}',
+    b'{"n":6,"statistics":{"count":3,"mean":3.0,"std":2.160246899469287,"min":1.0,"max":6.0}}',
+    b'{"n":4,"statistics":{"count":3,"mean":4.0,"std":1.632993161855452,"min":2.0,"max":6.0}}',
+]
+
+
+@pytest.mark.parametrize("stream", [None, STREAM.stream], ids=["without history", "with history"])
+async def test_statistics_of_the_last_numbers_are_put_beside_each(bench: Bench, stream: StreamOptions | None) -> None:
+    await bench.subscribe("a")
+    await measure(bench, 1, 2, 6, 4, stream=stream)
+    await bench.receiver.wait_for(4)
+    assert [bytes(each.data) for each in bench.receiver.publications] == FIGURES
+    assert [each.offset for each in bench.receiver.publications] == ([1, 2, 3, 4] if stream else [0] * 4)
+    assert bench.receiver.accepted_at_s == [1.0] * 4
+    assert payloads(await history(bench)) == (list(enumerate(FIGURES, 1)) if stream else [])
+
+
+async def test_a_sample_is_spread_by_one_less(bench: Bench) -> None:
+    await measure(bench, 1, 3, window=SPREAD)
+    figures = b'{"n":3,"statistics":{"count":2,"mean":2.0,"std":1.4142135623730951,"min":1.0,"max":3.0}}'
+    assert payloads(await history(bench))[-1] == (2, figures)
+
+
+async def test_a_repeat_counts_once(bench: Bench) -> None:
+    await measure(bench, 1, 1, 1, key="k")
+    await measure(bench, 2)
+    assert payloads(await history(bench)) == list(enumerate(FIGURES[:2], 1))
+
+
+async def test_a_version_that_comes_too_late_does_not_count(bench: Bench) -> None:
+    await measure(bench, 1, 6, 6, version=5)
+    await measure(bench, 2, version=6)
+    assert payloads(await history(bench)) == list(enumerate(FIGURES[:2], 1))
+
+
+async def test_what_has_no_number_leaves_the_window_alone(bench: Bench) -> None:
+    await measure(bench, 1)
+    await append(bench, b"beside")
+    await measure(bench, 2)
+    assert payloads(await history(bench)) == [(1, FIGURES[0]), (2, b"beside"), (3, FIGURES[1])]
+
+
+async def test_removing_history_keeps_the_window(bench: Bench) -> None:
+    await measure(bench, 1)
+    await bench.broker.remove_history("a").wait()
+    await measure(bench, 2)
+    assert payloads(await history(bench)) == [(2, FIGURES[1])]
+
+
+async def test_a_window_is_as_large_as_the_publish_says(bench: Bench) -> None:
+    await measure(bench, 1, 2, 6)
+    await measure(bench, 4, window=WindowOptions(2, Deviation.POPULATION, 600.0))
+    assert b'"count":2,"mean":5.0' in payloads(await history(bench))[-1][1]
+    await measure(bench, 5, window=WindowOptions(100, Deviation.POPULATION, 600.0))
+    assert b'"count":3,"mean":5.0' in payloads(await history(bench))[-1][1], "what a smaller one has dropped is gone"
+
+
+async def test_each_channel_has_a_window_of_its_own(bench: Bench) -> None:
+    await measure(bench, 1)
+    options = PublishOptions(STREAM.stream, sample=Sample(9.0, WINDOW))
+    await bench.broker.publish("b", publication(b'{"n":9}'), accepted_at_s=1.0, options=options).wait()
+    await measure(bench, 2)
+    assert payloads(await history(bench)) == list(enumerate(FIGURES[:2], 1))
+
+
+async def test_a_window_goes_when_its_time_is_over(bench: Bench) -> None:
+    await bench.subscribe("a")
+    await measure(bench, 1, stream=None)
+    await bench.advance(599.0)
+    await measure(bench, 2, stream=None)
+    await bench.advance(601.0)
+    await measure(bench, 1, stream=None)
+    await bench.receiver.wait_for(3)
+    assert [data for _, data in bench.receiver.received] == [FIGURES[0], FIGURES[1], FIGURES[0]]
+
+
 # Whatever is done, in whatever order, all brokers tell the same story.
 
 
@@ -391,6 +493,7 @@ class Publish(NamedTuple):
     key: str
     version: int
     version_epoch: str
+    sample: Sample | None
 
 
 class Read(NamedTuple):
@@ -421,6 +524,10 @@ channels = st.integers(0, 1)
 streams = st.builds(StreamOptions, st.sampled_from([1, 3]), st.sampled_from([60.0, 150.0]), st.just(600.0))
 positions = st.builds(StreamPosition, st.integers(0, 6), st.just(""))
 ranges = st.builds(HistoryRange, st.sampled_from([-1, 0, 1, 2]), st.none() | positions, st.booleans())
+numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+windows = st.builds(
+    WindowOptions, st.sampled_from([2, 3, 7]), st.sampled_from(Deviation), st.sampled_from([60.0, 600.0])
+)
 steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(
         Publish,
@@ -429,6 +536,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
         st.sampled_from(["", "", "k", "l"]),
         st.sampled_from([0, 0, 1, 2, 3]),
         st.sampled_from(["", "x"]),
+        st.none() | st.builds(Sample, numbers | st.integers(-5, 5).map(float), windows),
     ),
     st.builds(Read, channels, ranges),
     st.builds(Remove, channels),
@@ -463,9 +571,9 @@ class Story:
         broker = self.bench.broker
         channel = "" if isinstance(step, Wait) else f"{self._prefix}.{step.channel}"
         match step:
-            case Publish(_, stream, key, version, version_epoch):
-                sent = Publication(data=msgspec.Raw(b"%d" % number), version=version)
-                options = PublishOptions(stream, key, version_epoch)
+            case Publish(_, stream, key, version, version_epoch, sample):
+                sent = Publication(data=msgspec.Raw(b'{"at":%d}' % number), version=version)
+                options = PublishOptions(stream, key, version_epoch, sample)
                 result = await broker.publish(channel, sent, accepted_at_s=1.0, options=options).wait()
                 self.lines.append((result.is_suppressed, self._position(result.position)))
             case Read(_, wanted):
@@ -518,3 +626,31 @@ async def test_all_brokers_tell_the_same_story(all_benches: dict[str, Bench], sc
     expected = await Story(all_benches["memory"]).tell(script)
     for name, bench in all_benches.items():
         assert (name, await Story(bench).tell(script)) == (name, expected)
+
+
+alike = st.builds(lambda base, steps: [base + step for step in steps], numbers, st.lists(st.floats(-1, 1), min_size=2))
+
+
+@given(
+    measured=st.lists(numbers, min_size=2, max_size=12) | alike.filter(lambda each: all(map(math.isfinite, each))),
+    deviation=st.sampled_from(Deviation),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_all_brokers_come_to_the_same_figures(
+    all_benches: dict[str, Bench], measured: list[float], deviation: Deviation
+) -> None:
+    channel, window = fresh_prefix(), WindowOptions(5, deviation, 600.0)
+    stream = StreamOptions(size=100, ttl_s=300.0, meta_ttl_s=600.0)
+    told = {}
+    for name, bench in all_benches.items():
+        for number in measured:
+            options = PublishOptions(stream, sample=Sample(number + 0.0, window))
+            bench.broker.publish(channel, publication(b'{"n":1}'), accepted_at_s=1.0, options=options)
+        # Reading goes over a link of its own, and this publish behind the others.
+        await bench.broker.publish(
+            channel, publication(b"{}"), accepted_at_s=1.0, options=PublishOptions(stream)
+        ).wait()
+        told[name] = payloads(await bench.broker.history(channel, ALL, meta_ttl_s=600.0).wait())
+    assert len(told["memory"]) == len(measured) + 1
+    for name in all_benches:
+        assert (name, told[name]) == (name, told["memory"])

@@ -33,7 +33,7 @@ from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import HANDLERS, Handler
 from gateway.messaging.plain import PlainConversation
-from gateway.messaging.processors import PROCESSORS, Processor
+from gateway.messaging.processors import PROCESSORS, ProcessorFactory
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
 from gateway.parts import Clock, Surroundings, make_services
 from gateway.protocol.codes import Disconnect
@@ -287,7 +287,7 @@ class House:
         *tables: Mapping[str, Any],
         broker: MemoryBroker,
         handlers: Mapping[str, Handler] = HANDLERS,
-        processors: Mapping[str, Processor] = PROCESSORS,
+        processors: Mapping[str, ProcessorFactory] = PROCESSORS,
         makes_verifier_slow: bool = False,
     ) -> None:
         values = _BASE

@@ -1,7 +1,7 @@
 """The configuration: where values come from, and what is said about a bad one."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.config import Config, ConfigError, development, load, merge
+from tests.support.extensions import on_the_path, write_distribution
 
 Write = Callable[..., Path]
 
@@ -106,6 +107,13 @@ FAULTS: list[tuple[str, str, str]] = [
         "channel.without_namespace.processors has 'x': ",
         "server_time",
     ),
+    (
+        '[channel.without_namespace]\nprocessors = ["scale"]\nprocessor_options.scale.factor = 1',
+        "channel.without_namespace.processors has 'scale': ",
+        "has no options of its own",
+    ),
+    ("[handlers]\nrpc_methods = ['x']", "handlers.rpc_methods has 'x': ", "echo"),
+    ("[handlers]\ntimeout = 0", "handlers.timeout = 0: ", "greater than 0"),
     # Contradictions.
     ('[client]\nping_interval = "5s"', "client: ", "pong_timeout (8s) must be shorter than ping_interval (5s)"),
     ("[http_server.tls]\nenabled = true", "http_server.tls: ", "cert_pem_file and key_pem_file"),
@@ -181,8 +189,8 @@ def test_all_unknown_functions_and_namespaces_are_named_together(write: Write) -
         """
     assert faults(write(text)) == [
         "channel.without_namespace.handler = 'a': there is echo",
-        "channel.namespaces[chat].processors has 'b': there is server_time",
-        "channel.namespaces[chat].processors has 'c': there is server_time",
+        "channel.namespaces[chat].processors has 'b': there is scale, server_time, statistics",
+        "channel.namespaces[chat].processors has 'c': there is scale, server_time, statistics",
         "client.subscribe_to_user_personal_channel.personal_channel_namespace = 'own': no such namespace",
     ]
 
@@ -463,3 +471,72 @@ def test_no_setting_can_be_changed_once_it_is_read() -> None:
     found = tables(Config())
     assert len(found) > len(Config.model_fields)
     assert all(table.model_config.get("frozen") for table in found)
+
+
+# What other packages offer.
+
+OFFERED = """
+class Offset:
+    def __init__(self, by):
+        if not isinstance(by, float):
+            raise ValueError("by is a number of degrees")
+    def __call__(self, value, *, unix_s):
+        return value
+
+async def answer(request):
+    return request.data
+"""
+
+
+@pytest.fixture
+def offered(tmp_path: Path) -> Iterator[None]:
+    (tmp_path / "offered_to_config.py").write_text(OFFERED)
+    points = {"offset": "offered_to_config:Offset", "gone": "no_such_module:x"}
+    handlers = {"answer": "offered_to_config:answer", "torn": "offered_to_config:torn"}
+    write_distribution(tmp_path, {"gateway.processors": points, "gateway.handlers": handlers})
+    with on_the_path(tmp_path):
+        yield
+
+
+@pytest.mark.usefixtures("offered")
+def test_names_of_other_packages_are_good_names(write: Write) -> None:
+    text = """
+        [handlers]
+        rpc_methods = ["answer", "echo"]
+        [[channel.namespaces]]
+        name = "warm"
+        processors = ["offset", "statistics"]
+        processor_options.offset.by = 1.5
+        [[channel.namespaces]]
+        name = "ask"
+        handler = "answer"
+        """
+    config = load(write(text))
+    assert config.channel.namespaces[0].processor_options == {"offset": {"by": 1.5}}
+    assert config.handler_names == {"answer", "echo"}
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('processors = ["gone"]', "processors has 'gone': no_such_module:x can't be loaded: ModuleNotFoundError: "),
+        ('processors = ["nobody"]', "processors has 'nobody': there is gone, offset, scale, server_time, statistics"),
+        ('processors = ["offset"]', "processors has 'offset': can't be made: TypeError: Offset.__init__() missing "),
+        (
+            'processors = ["offset"]\nprocessor_options.offset.by = "x"',
+            "processors has 'offset': can't be made: ValueError: by is a number of degrees",
+        ),
+        ('handler = "torn"', "handler = 'torn': offered_to_config:torn can't be loaded: AttributeError: "),
+        ('handler = "nobody"', "handler = 'nobody': there is answer, echo, torn"),
+    ],
+)
+def test_a_broken_one_of_another_package_is_one_line(text: str, line: str, write: Write) -> None:
+    [fault] = faults(write(f"[channel.without_namespace]\n{text}"))
+    assert fault.startswith(f"channel.without_namespace.{line}")
+    assert "\n" not in fault
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_broken_one_that_nobody_names_harms_nobody(write: Write) -> None:
+    assert load(write('[channel.without_namespace]\nhandler = "answer"')).handler_names == {"answer"}

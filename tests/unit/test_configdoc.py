@@ -85,7 +85,7 @@ def test_the_defaults_as_toml_give_the_defaults() -> None:
 def test_the_defaults_as_toml_name_every_key_but_those_of_namespaces() -> None:
     def walk(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         for key, value in table.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 yield from walk(value, f"{prefix}{key}.")
             else:
                 yield prefix.rstrip("."), key

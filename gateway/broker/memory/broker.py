@@ -5,7 +5,9 @@ import random
 import string
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from gateway.broker.contract import (
     DELIVERY_ONLY,
@@ -18,10 +20,11 @@ from gateway.broker.contract import (
 )
 from gateway.broker.outcome import Outcome
 from gateway.domain.stream import HistoryRange, Stream, StreamPage
+from gateway.domain.windows import Sample, Window, with_statistics
 from gateway.protocol.messages import Join, Leave, Publication
 
 _SWEPT_AT_ONCE: Final = 4
-"""Streams and keys that a call looks at to forget what has expired; it adds one at most, so none pile up."""
+"""Streams, windows and keys that a call looks at to forget what has expired; it adds three at most, so none pile up."""
 
 
 def random_epoch() -> str:
@@ -29,12 +32,16 @@ def random_epoch() -> str:
     return "".join(random.choices(string.ascii_letters, k=EPOCH_LETTERS))  # noqa: S311 - a name, not a secret
 
 
+class _WindowOf(NamedTuple):
+    channel: str
+
+
 class _Expiry:
     """When something may have expired; ordered by time alone."""
 
     __slots__ = ("at_s", "subject")
 
-    def __init__(self, at_s: float, subject: str | tuple[str, str]) -> None:
+    def __init__(self, at_s: float, subject: str | _WindowOf | tuple[str, str]) -> None:
         self.at_s = at_s
         self.subject = subject
 
@@ -53,8 +60,9 @@ class MemoryBroker:
         self._receiver: Receiver | None = None
         self._channels: set[str] = set()
         self._streams: dict[str, Stream] = {}
+        self._windows: dict[str, Window] = {}
         self._results: dict[tuple[str, str], tuple[float, Outcome[Published]]] = {}
-        # When to look at a stream (by its channel) or at a result (by its key) again, soonest first.
+        # When to look at a stream (by its channel), a window or a result (by its key) again, soonest first.
         self._expiries: list[_Expiry] = []
         # Outcomes hold no state once settled, so all immediate successes share one: 0.2 µs less for a publish.
         self._published = Outcome.of(Published())
@@ -122,6 +130,7 @@ class MemoryBroker:
         self._receiver = None
         self._channels.clear()
         self._streams.clear()
+        self._windows.clear()
         self._results.clear()
         self._expiries.clear()
 
@@ -145,15 +154,25 @@ class MemoryBroker:
         self, options: PublishOptions, channel: str, publication: Publication, accepted_at_s: float, now_s: float
     ) -> Outcome[Published]:
         position, epoch = None, ""
-        if options.stream is not None:
-            stream = self._stream(channel, now_s=now_s)
-            if stream.is_outdated(publication.version, options.version_epoch):
-                return Outcome.of(Published(stream.position, is_suppressed=True))
+        stream = self._stream(channel, now_s=now_s) if options.stream is not None else None
+        if stream is not None and stream.is_outdated(publication.version, options.version_epoch):
+            return Outcome.of(Published(stream.position, is_suppressed=True))
+        if options.sample is not None:
+            publication = self._measure(channel, publication, options.sample, now_s=now_s)
+        if stream is not None and options.stream is not None:
             publication = stream.append(publication, options.stream, version_epoch=options.version_epoch, now_s=now_s)
             position, epoch = stream.position, stream.epoch
         if channel in self._channels and self._receiver is not None:
             self._receiver.receive(channel, publication, epoch, accepted_at_s)
         return Outcome.of(Published(position))
+
+    def _measure(self, channel: str, publication: Publication, sample: Sample, *, now_s: float) -> Publication:
+        window = self._windows.get(channel)
+        if window is None:
+            window = self._windows[channel] = Window()
+            heapq.heappush(self._expiries, _Expiry(now_s + sample.window.ttl_s, _WindowOf(channel)))
+        data = with_statistics(bytes(publication.data), window.add(sample, now_s=now_s))
+        return msgspec.structs.replace(publication, data=msgspec.Raw(data))
 
     def _stream(self, channel: str, *, now_s: float) -> Stream:
         """Return the stream of *channel*; a new one, in a new epoch, when there is none or its meta has expired."""
@@ -166,13 +185,15 @@ class MemoryBroker:
         return stream
 
     def _sweep(self, now_s: float) -> None:
-        """Forget a few of the streams and results whose time is over."""
+        """Forget a few of the streams, windows and results whose time is over."""
         for _ in range(_SWEPT_AT_ONCE):
             if not self._expiries or self._expiries[0].at_s > now_s:
                 return
             expired = heapq.heappop(self._expiries).subject
             if isinstance(expired, str):
                 self._look_at(expired, now_s)
+            elif isinstance(expired, _WindowOf):
+                self._look_at_window(expired, now_s)
             else:
                 self._results.pop(expired, None)
 
@@ -185,6 +206,13 @@ class MemoryBroker:
         # Once the publications have gone, what is left to wait for is the meta's end.
         next_s = stream.expires_at_s if len(stream) else stream.meta_expires_at_s
         heapq.heappush(self._expiries, _Expiry(next_s, channel))
+
+    def _look_at_window(self, place: _WindowOf, now_s: float) -> None:
+        expires_at_s = self._windows[place.channel].expires_at_s
+        if now_s >= expires_at_s:
+            del self._windows[place.channel]
+        else:
+            heapq.heappush(self._expiries, _Expiry(expires_at_s, place))
 
 
 def _stopped() -> Outcome[Any]:

@@ -17,18 +17,21 @@ from gateway.broker.contract import (
 from gateway.broker.outcome import Outcome
 from gateway.broker.redis.counts import Journal
 from gateway.broker.redis.envelope import JOIN, LEAVE, PLAIN, Envelope, EnvelopeError, decode_entry, encode_info
-from gateway.broker.redis.keys import Keys
+from gateway.broker.redis.keys import ChannelKeys, Keys
 from gateway.broker.redis.link import Link
 from gateway.broker.redis.reads import Reads
 from gateway.broker.redis.scripts import HISTORY, PUBLISH, Argument, pack_range
 from gateway.broker.redis.subscriber import Subscriber
 from gateway.domain.stream import HistoryRange, StreamPage
+from gateway.domain.windows import Sample
 from gateway.protocol.messages import Join, Leave, Publication, StreamPosition
 
 SEEN_CHANNELS: Final = 65536
 """Of how many channels a node remembers the last position."""
 _WINDOW_MS: Final = round(IDEMPOTENCY_WINDOW_S * 1000)
 _LARGE_PAGE: Final = 1000
+_FIELDS: Final = 2
+"""Of an entry without statistics, names and values."""
 _UNSEEN: Final = ("", 0)
 # Two letters for each of 2,048 numbers, so that an epoch of 44 random bits costs a quarter of `random.choices`. Each
 # publish into a stream brings one along, in case the stream has to begin anew.
@@ -85,12 +88,13 @@ class RedisBroker:
         except EnvelopeError as error:
             return _failed(error)
         keys = self._keys.of(channel)
-        if options.stream is None and not options.idempotency_key:
+        sample = options.sample
+        if options.stream is None and not options.idempotency_key and sample is None:
             return self._link.call(keys.pack_publish(PLAIN, body), self._take_published, channel)
         stream, version = options.stream, publication.version
         seen_epoch, seen_top = self._seen.get(channel, _UNSEEN)
         packed = PUBLISH.pack(
-            [keys.stream, keys.meta, *([keys.result(options.idempotency_key)] if options.idempotency_key else [])],
+            _publish_keys(keys, options),
             (
                 self._new_epoch(),
                 seen_epoch,
@@ -103,6 +107,7 @@ class RedisBroker:
                 f"{version:020d}" if version else "",
                 options.version_epoch,
                 _WINDOW_MS,
+                *(() if sample is None else _pack_sample(sample)),
             ),
         )
         return self._link.call(packed, self._take_position, channel, PUBLISH)
@@ -194,7 +199,10 @@ class RedisBroker:
         epoch_text, top, entries = reply
         epoch = epoch_text.decode()
         try:
-            publications = [decode_entry(entry_id, fields[1], epoch) for entry_id, fields in entries]
+            publications = [
+                decode_entry(entry_id, fields[1], epoch, fields[3] if len(fields) > _FIELDS else b"")
+                for entry_id, fields in entries
+            ]
         except EnvelopeError as error:
             # A page without it would look whole.
             self._note_foreign(channel, error)
@@ -214,6 +222,20 @@ class RedisBroker:
     def _note_foreign(self, channel: str, error: EnvelopeError) -> None:
         self._counts.undecodable += 1
         self._journal.report_seldom("redis undecodable", channel, error=str(error))
+
+
+def _publish_keys(keys: ChannelKeys, options: PublishOptions) -> list[bytes]:
+    named = [keys.stream, keys.meta]
+    if options.sample is not None:
+        named.append(keys.window)
+    if options.idempotency_key:
+        named.append(keys.result(options.idempotency_key))
+    return named
+
+
+def _pack_sample(sample: Sample) -> tuple[Argument, ...]:
+    window = sample.window
+    return repr(sample.number), window.size - 1, round(window.ttl_s * 1000), window.deviation.value
 
 
 def _take_nothing(_subject: str, _reply: Any) -> None:

@@ -1,8 +1,9 @@
 """What travels: publications, joins and leaves as bytes.
 
 A message is a letter for its kind and a body; a stream publication has `<offset>:<epoch>:` in between, put there by
-the script that gave the offset. The stream keeps the body alone. Bodies are MessagePack arrays, so any bytes survive,
-and a later version may append fields that an earlier one does not read.
+the script that gave the offset, and one with statistics `<offset>:<epoch>:<statistics>:`, where offset and epoch are 0
+and nothing outside a stream. The stream keeps the body, and the statistics beside it. Bodies are MessagePack arrays, so
+any bytes survive, and a later version may append fields that an earlier one does not read.
 """
 
 import functools
@@ -12,15 +13,17 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.broker.contract import BrokerError
+from gateway.domain.windows import Statistics, with_statistics
 from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, payload
 
 PLAIN: Final = b"p"
 STREAM: Final = b"s"
+MEASURED: Final = b"t"
 JOIN: Final = b"j"
 LEAVE: Final = b"l"
 _REMEMBERED: Final = 4096
 """Clients whose info is kept, since they publish again."""
-_PLAIN, _STREAM, _JOIN, _LEAVE = PLAIN[0], STREAM[0], JOIN[0], LEAVE[0]
+_PLAIN, _STREAM, _MEASURED, _JOIN, _LEAVE = PLAIN[0], STREAM[0], MEASURED[0], JOIN[0], LEAVE[0]
 
 
 class EnvelopeError(BrokerError):
@@ -91,6 +94,8 @@ class Envelope:
                     raise EnvelopeError("an offset below 1")
             elif kind == _PLAIN:
                 rest, offset, epoch = message[1:], 0, ""
+            elif kind == _MEASURED:
+                return self._decode_measured(message)
             elif kind in (_JOIN, _LEAVE):
                 info = _read_info(message[1:])
                 return Join(info) if kind == _JOIN else Leave(info), "", None
@@ -102,15 +107,28 @@ class Envelope:
         accepted_at_s = body.accepted_at_s if body.node_id == self._node_id else None
         return _publication(body, offset, epoch), epoch, accepted_at_s
 
+    def _decode_measured(self, message: bytes) -> tuple[Publication, str, float | None]:
+        head, epoch_text, statistics, rest = message.split(b":", 3)
+        offset, epoch = int(head[1:]), epoch_text.decode()
+        if offset < 0 or bool(offset) != bool(epoch) or not statistics:
+            raise EnvelopeError("no place, or no statistics")
+        body = _decode_body(rest)
+        body.data = with_statistics(body.data, _read_statistics(statistics))
+        accepted_at_s = body.accepted_at_s if body.node_id == self._node_id else None
+        return _publication(body, offset, epoch), epoch, accepted_at_s
 
-def decode_entry(entry_id: bytes, body: bytes, epoch: str) -> Publication:
-    """Return the publication that a stream of *epoch* keeps as *body* under *entry_id*.
+
+def decode_entry(entry_id: bytes, body: bytes, epoch: str, statistics: bytes = b"") -> Publication:
+    """Return the publication that a stream of *epoch* keeps as *body*, with *statistics*, under *entry_id*.
 
     Raises:
         EnvelopeError: if it is none of ours.
     """
     try:
-        return _publication(_decode_body(body), int(entry_id.partition(b"-")[0]), epoch)
+        read = _decode_body(body)
+        if statistics:
+            read.data = with_statistics(read.data, _read_statistics(statistics))
+        return _publication(read, int(entry_id.partition(b"-")[0]), epoch)
     except _FAULTS as error:
         raise EnvelopeError(f"not an envelope: {error}") from error
 
@@ -147,6 +165,14 @@ def _publication(body: _Body, offset: int, epoch: str) -> Publication:
     info = _read_info(body.info) if body.info else None
     # 2.3: only the first publication of a stream tells the epoch, for who subscribed before there was one.
     return Publication(Raw(body.data), info, offset, body.tags, epoch if offset == 1 else "", body.version)
+
+
+def _read_statistics(text: bytes) -> Statistics:
+    count, *figures = text.split(b",")
+    if not figures:
+        return Statistics(int(count))
+    mean, std, low, high = map(float, figures)
+    return Statistics(int(count), mean, std, low, high)
 
 
 # Looking it up takes 0.07 µs, reading it 0.26 (timeit).

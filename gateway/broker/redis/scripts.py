@@ -6,6 +6,10 @@ compare as numbers do; Lua's numbers would lose the last digits of nanoseconds),
 A node tells the epoch and top that it has last seen. A lower top in the same epoch means that Redis lost publications
 it had acknowledged (a failover without the tail, an old snapshot), and so does a stream that is there without its meta
 or ahead of it: then a new epoch begins.
+
+The window of a channel is a list of numbers as text. What is said of it is made here, so in the order of the offsets,
+and by the very steps of `gateway.domain.windows`, so to the same bits. It travels, and is kept, beside the body:
+`<count>`, or `<count>,<mean>,<std>,<min>,<max>`, with the 17 digits that tell all doubles apart.
 """
 
 import hashlib
@@ -14,6 +18,7 @@ from typing import Final
 
 from gateway.broker.redis.wire import pack
 from gateway.domain.stream import HistoryRange
+from gateway.domain.windows import LARGE_EXPONENT
 
 Argument = str | bytes | int
 
@@ -53,26 +58,121 @@ local function keep(key, ttl)
 end
 """
 
-# KEYS[3], if there: where the result of this idempotency key is kept.
-# ARGV: new epoch, seen epoch, seen top, channel, body, size (0: no stream), ttl and meta ttl in ms, version ('': none),
-# what it counts in, lifetime of a result in ms. Returns offset, epoch ('' without a stream), 1 if nobody was sent it.
+# `sum` is exact up to its one rounding, as `math.fsum` is: *parts* hold the sum so far as numbers that do not overlap,
+# the smallest first; what an addition rounds off becomes a part of its own. In the end the parts are added from the
+# largest down, and where what is left decides a tie, it does.
+_DESCRIBE: Final = f"""
+local abs = math.abs
+local function sum(numbers)
+    local parts, count = {{}}, 0
+    for each = 1, #numbers do
+        local number, kept = numbers[each], 0
+        for at = 1, count do
+            local part = parts[at]
+            if abs(number) < abs(part) then number, part = part, number end
+            local rounded = number + part
+            local rest = part - (rounded - number)
+            if rest ~= 0 then
+                kept = kept + 1
+                parts[kept] = rest
+            end
+            number = rounded
+        end
+        count = kept
+        if number ~= 0 then
+            count = count + 1
+            parts[count] = number
+        end
+    end
+    local total, rest, at = 0, 0, count
+    while at > 0 and rest == 0 do
+        local rounded = total + parts[at]
+        rest = parts[at] - (rounded - total)
+        total = rounded
+        at = at - 1
+    end
+    if at > 0 and rest ~= 0 and (rest < 0) == (parts[at] < 0) then
+        local rounded = total + rest * 2
+        if rounded - total == rest * 2 then total = rounded end
+    end
+    return total
+end
+local function mean_and_std(numbers, low, high, divisor)
+    local count, deviations, squares = #numbers, {{}}, {{}}
+    local mean = sum(numbers) / count
+    if mean < low then mean = low elseif mean > high then mean = high end
+    for at = 1, count do
+        local deviation = numbers[at] - mean
+        deviations[at], squares[at] = deviation, deviation * deviation
+    end
+    local rest = sum(deviations)
+    local left = sum(squares) - rest * rest / count
+    if left > 0 then return mean, math.sqrt(left / divisor) end
+    return mean, 0
+end
+local function describe(numbers, is_sample)
+    local count, low, high = #numbers, numbers[1], numbers[1]
+    if count == 1 then return '1' end
+    for at = 2, count do
+        local number = numbers[at]
+        if number < low then low = number elseif number > high then high = number end
+    end
+    local largest, mean, std = math.max(-low, high), nil, nil
+    local divisor = is_sample and count - 1 or count
+    if largest == 0 or (largest >= 2^-{LARGE_EXPONENT} and largest < 2^{LARGE_EXPONENT}) then
+        mean, std = mean_and_std(numbers, low, high, divisor)
+    else
+        local _, exponent = math.frexp(largest)
+        local scaled = {{}}
+        for at = 1, count do scaled[at] = math.ldexp(numbers[at], -exponent) end
+        mean, std = mean_and_std(scaled, math.ldexp(low, -exponent), math.ldexp(high, -exponent), divisor)
+        if exponent == 1024 then std = math.min(std, 1 - 2^-53) end
+        mean, std = math.ldexp(mean, exponent), math.ldexp(std, exponent)
+    end
+    return string.format('%d,%.17g,%.17g,%.17g,%.17g', count, mean, std, low, high)
+end
+"""
+
+# KEYS beyond the second, each if there: the window, if a number is given; where the result of this idempotency key is
+# kept. ARGV: new epoch, seen epoch, seen top, channel, body, size (0: no stream), ttl and meta ttl in ms, version ('':
+# none), what it counts in, lifetime of a result in ms; then, if the channel has a window: the number as text, how many
+# numbers its window holds besides, its ttl in ms, 'sample' or 'population'. Returns offset, epoch ('' without a
+# stream), 1 if nobody was sent it. What the data may be refused for is read before the first write.
 PUBLISH: Final = Script(
     _BEGIN
     + """
-if KEYS[3] then
-    local first = redis.call('GET', KEYS[3])
+local window = ARGV[12] and KEYS[3]
+local result = KEYS[window and 4 or 3]
+if result then
+    local first = redis.call('GET', result)
     if first then
         local offset, epoch = string.match(first, '^(%d+):(.*)$')
         return {tonumber(offset), epoch, 1}
     end
 end
 local function remember(offset, epoch)
-    if KEYS[3] then redis.call('SET', KEYS[3], digits(offset) .. ':' .. epoch, 'PX', ARGV[11]) end
+    if result then redis.call('SET', result, digits(offset) .. ':' .. epoch, 'PX', ARGV[11]) end
+end
+local statistics, slide
+if window then
+"""
+    + _DESCRIBE
+    + """
+    local numbers = {}
+    for _, text in ipairs(redis.call('LRANGE', window, -ARGV[13], -1)) do numbers[#numbers + 1] = tonumber(text) end
+    numbers[#numbers + 1] = tonumber(ARGV[12])
+    statistics = describe(numbers, ARGV[15] == 'sample')
+    slide = function()
+        redis.call('RPUSH', window, ARGV[12])
+        redis.call('LTRIM', window, -ARGV[13] - 1, -1)
+        redis.call('PEXPIRE', window, ARGV[14])
+    end
 end
 local body, size, version = ARGV[5], ARGV[6], ARGV[9]
 if size == '0' then
     remember(0, '')
-    redis.call('PUBLISH', ARGV[4], 'p' .. body)
+    if window then slide() end
+    redis.call('PUBLISH', ARGV[4], (window and 't0::' .. statistics .. ':' or 'p') .. body)
     return {0, '', 0}
 end
 local meta = redis.call('HMGET', KEYS[2], 'e', 'o', 'v', 'w')
@@ -86,20 +186,29 @@ if version ~= '' and meta[3] and counts_alike and version <= meta[3] then
     remember(top, epoch)
     return {top, epoch, 1}
 end
-local offset = top + 1
-local added = redis.pcall('XADD', KEYS[1], 'MAXLEN', size, digits(offset) .. '-0', 'd', body)
+local offset, added = top + 1, nil
+if window then
+    added = redis.pcall('XADD', KEYS[1], 'MAXLEN', size, digits(offset) .. '-0', 'd', body, 't', statistics)
+else
+    added = redis.pcall('XADD', KEYS[1], 'MAXLEN', size, digits(offset) .. '-0', 'd', body)
+end
 if type(added) == 'table' and added.err then
     if not string.find(added.err, 'equal or smaller', 1, true) then return added end
     begin()
     epoch, offset = ARGV[1], 1
-    redis.call('XADD', KEYS[1], '1-0', 'd', body)
+    redis.call('XADD', KEYS[1], '1-0', 'd', body, unpack(window and {'t', statistics} or {}))
 end
+if window then slide() end
 redis.call('HSET', KEYS[2], 'o', digits(offset))
 if version ~= '' then redis.call('HSET', KEYS[2], 'v', version, 'w', ARGV[10]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 keep(KEYS[2], ARGV[8])
 remember(offset, epoch)
-redis.call('PUBLISH', ARGV[4], 's' .. digits(offset) .. ':' .. epoch .. ':' .. body)
+if window then
+    redis.call('PUBLISH', ARGV[4], 't' .. digits(offset) .. ':' .. epoch .. ':' .. statistics .. ':' .. body)
+else
+    redis.call('PUBLISH', ARGV[4], 's' .. digits(offset) .. ':' .. epoch .. ':' .. body)
+end
 return {offset, epoch, 0}
 """
 )

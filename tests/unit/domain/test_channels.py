@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.domain.channels import Channel, ChannelOptions, Channels, ChannelSettings, DataFormat, Namespace
+from gateway.domain.windows import Deviation, WindowOptions
 from gateway.protocol import codes
 
 LIMITED = Namespace(name="limited", allow_user_limited_channels=True)
@@ -210,6 +211,13 @@ def test_a_namespace_without_a_usable_name_is_refused(name: str) -> None:
         ({"without_namespace": {"processors": ["server_time"], "publication_data_format": "binary"}}, "'binary'"),
         ({"without_namespace": {"processors": ["server_time"], "publication_data_format": "any"}}, "'any'"),
         ({"without_namespace": {"processors": ["server_time"], "handler": "echo"}}, "handler and processors"),
+        ({"without_namespace": {"processors": ["scale", "scale"]}}, "scale is named more than once"),
+        ({"without_namespace": {"processor_options": {"x": {}}}}, "that is not x"),
+        ({"without_namespace": {"processor_options": {"x": 5}}}, "processor_options.x"),
+        ({"without_namespace": {"statistics_window": 1}}, "greater than or equal to 2"),
+        ({"without_namespace": {"statistics_window": 1001}}, "less than or equal to 1000"),
+        ({"without_namespace": {"statistics_std": "both"}}, "'population', 'sample'"),
+        ({"without_namespace": {"scale_factor": float("inf")}}, "finite number"),
         ({"without_namespace": {"name": "x"}}, "without_namespace.name"),
         ({"without_namespace": {"allow_subscribe_for_clients": True}}, "allow_subscribe_for_clients"),
         ({"without_namespace": {"allow_subscribe_for_client": "yes"}}, "allow_subscribe_for_client"),
@@ -243,3 +251,25 @@ def test_a_data_format_is_read_from_text(text: str, data_format: DataFormat, is_
 def test_everything_is_forbidden_until_it_is_allowed() -> None:
     allowed = {name for name, value in ChannelOptions() if name.startswith("allow_") and value}
     assert allowed == set()
+
+
+def test_a_channel_has_a_window_where_statistics_are_named() -> None:
+    measured = {"processors": ["statistics"], "statistics_window": 5, "statistics_std": "sample"}
+    channels = Channels(
+        ChannelSettings.model_validate(
+            {
+                "history_meta_ttl": "1h",
+                "namespaces": [
+                    {"name": "measured", **measured},
+                    {"name": "kept", **measured, "history_meta_ttl": "2h"},
+                    {"name": "timed", "processors": ["server_time"]},
+                ],
+            }
+        )
+    )
+    assert [read(name, channels).window for name in ("measured:a", "kept:a", "timed:a", "a")] == [
+        WindowOptions(size=5, deviation=Deviation.SAMPLE, ttl_s=3600.0),
+        WindowOptions(size=5, deviation=Deviation.SAMPLE, ttl_s=7200.0),
+        None,
+        None,
+    ]

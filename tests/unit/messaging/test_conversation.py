@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.contract import BrokerError
+from gateway.broker.contract import BrokerError, Published
+from gateway.broker.memory.broker import MemoryBroker
+from gateway.broker.outcome import Outcome
 from gateway.domain.session import State
 from gateway.messaging.handlers import Request
 from gateway.protocol import codes
+from gateway.protocol.messages import Publication
 from tests.support.conversations import ANONYMOUS, ManualBroker, at, house, token
 
 RPC = {"rpc": {"method": "ping"}}
@@ -419,13 +422,13 @@ async def test_a_pong_counts_although_a_command_before_it_waits_for_the_broker(h
 
 
 async def test_an_exception_in_a_command_ends_that_client_only_and_is_logged() -> None:
-    def explode(value: dict[str, Any], *, unix_s: float) -> dict[str, Any]:
-        del unix_s
-        if value.get("explode"):
-            raise RuntimeError("a processor's own fault")
-        return value
+    class ExplosiveBroker(MemoryBroker):
+        def publish(self, channel: str, publication: Publication, **rest: Any) -> Outcome[Published]:
+            if b"explode" in bytes(publication.data):
+                raise RuntimeError("a broker's own fault")
+            return super().publish(channel, publication, **rest)
 
-    async with house(processors={"server_time": explode}) as node:
+    async with house(broker=ExplosiveBroker()) as node:
         node.expected_errors = 1
         culprit, other = await node.connect("1", "timed:a"), await node.connect("2", "timed:a")
         culprit.send({"id": 3, **RPC}, {"id": 4, "publish": {"channel": "timed:a", "data": {"explode": 1}}})
@@ -434,7 +437,7 @@ async def test_an_exception_in_a_command_ends_that_client_only_and_is_logged() -
         assert culprit.closing == (3004, "internal server error")
         (error,) = node.errors
         assert (error["event"], error["client"]) == ("command failed", culprit.id)
-        assert "a processor's own fault" in error["exception"]
+        assert "a broker's own fault" in error["exception"]
         assert await other.ask({"id": 3, **RPC}) == [ok(3, "rpc")]
         assert other.closing is None
 

@@ -4,12 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
 
 from gateway.broker.contract import BrokerError
 from gateway.messaging.handlers import Request
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect
+from gateway.protocol.framing import PIECE_BYTES
 from tests.support.conversations import ANONYMOUS, INSECURE, Client, House, ManualBroker, at, house, token
+from tests.support.waiting import until
 
 POLICY = 1008
 BAD_REQUEST = '{"error":{"code":107,"message":"bad request"}}'
@@ -24,6 +28,19 @@ async def say(client: Client, *messages: str | bytes) -> list[str | bytes]:
         client.send(message)
     await client.house.settle()
     return client.take()
+
+
+def parse_frames(data: bytes) -> list[Frame]:
+    """Read frames as a client of the websockets library does."""
+    reader = StreamReader()
+    reader.feed_data(data)
+    frames = []
+    while reader.buffer:
+        parsing = Frame.parse(reader.read_exact, mask=False)
+        with pytest.raises(StopIteration) as parsed:
+            next(parsing)
+        frames.append(parsed.value.value)
+    return frames
 
 
 # The first message.
@@ -388,6 +405,76 @@ async def test_a_handler_that_raises_is_error_100_for_its_sender_and_a_line_in_t
             ("handler failed", client.id, "echo:a")
         ] * 2
         assert "about 42" in node.errors[0]["exception"]
+
+
+async def test_a_handler_that_is_too_slow_is_error_100() -> None:
+    async def slow(_: Request) -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    async with house({"handlers": {"timeout": 0.01}}, handlers={"echo": slow}) as node:
+        client = await node.connect_plain("42", "echo:a")
+        client.transport.writes.clear()
+        client.send("1")
+        await until(lambda: bool(client.transport.writes))
+        assert [bytes(frame.data).decode() for frame in parse_frames(client.transport.writes[0])] == [INTERNAL]
+
+
+LARGE = bytes(range(256)) * 2000
+
+
+@pytest.mark.parametrize("answer", [LARGE, "é" * 200_000], ids=["binary", "text"])
+async def test_a_large_answer_goes_out_piece_by_piece_and_others_are_served_meanwhile(answer: str | bytes) -> None:
+    async def handler(request: Request) -> str | bytes:
+        return answer if request.data == "large" else "small"
+
+    async with house(handlers={"echo": handler}) as node:
+        client, other = await node.connect_plain("42", "echo:a"), await node.connect_plain("43", "echo:a")
+        client.transport.writes.clear()
+        client.send("large")
+        while not client.transport.writes:  # noqa: ASYNC110 - each turn is one step of all tasks
+            await asyncio.sleep(0)
+        seen_before = len(client.transport.writes)
+        other.send("x")
+        while other.transport.writes[-1][-5:] != b"small":  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        meanwhile = len(client.transport.writes)
+        await node.settle()
+        assert (seen_before, meanwhile < len(client.transport.writes)) == (1, True)
+        assert max(map(len, client.transport.writes)) <= PIECE_BYTES + 10
+        frames = [each for data in client.transport.writes for each in parse_frames(data)]
+        payload = b"".join(bytes(frame.data) for frame in frames)
+        assert payload == (answer if isinstance(answer, bytes) else answer.encode())
+        assert [frame.opcode for frame in frames] == [
+            Opcode.BINARY if isinstance(answer, bytes) else Opcode.TEXT,
+            *[Opcode.CONT] * (len(frames) - 1),
+        ]
+        assert [frame.fin for frame in frames] == [*[False] * (len(frames) - 1), True]
+
+
+async def test_a_client_that_goes_in_the_middle_of_an_answer_gets_no_more_of_it() -> None:
+    async def handler(_: Request) -> bytes:
+        return LARGE
+
+    async with house(handlers={"echo": handler}) as node:
+        client = await node.connect_plain("42", "echo:a")
+        client.transport.writes.clear()
+        client.send("x")
+        while not client.transport.writes:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        client.go()
+        await node.settle()
+        assert len(client.transport.writes) == 1
+
+
+async def test_an_answer_that_the_queue_has_no_room_for_is_offered_whole() -> None:
+    async def handler(_: Request) -> bytes:
+        return LARGE * 3
+
+    async with house(handlers={"echo": handler}) as node:
+        client = await node.connect_plain("42", "echo:a")
+        assert client.transport.room < len(LARGE * 3)
+        assert await say(client, "x") == [LARGE * 3]
 
 
 async def test_a_handler_whose_client_has_gone_answers_nobody() -> None:

@@ -12,6 +12,7 @@ from gateway.protocol.framing import (
     BINARY,
     MAX_JOINED_BYTES,
     MAX_JOINED_MESSAGES,
+    PIECE_BYTES,
     TEXT,
     DeflateFraming,
     WebSocketFraming,
@@ -102,6 +103,24 @@ def test_small_payloads_stay_as_they_are(size: int, is_compressed: bool) -> None
 def test_what_does_not_compress_is_still_read_back() -> None:
     payload = bytes(zlib.crc32(b"%d" % index) & 0xFF for index in range(70_000))
     assert [bytes(frame.data) for frame in parse(DeflateFraming().frame(payload), window_bits=15)] == [payload]
+
+
+@pytest.mark.parametrize("framing", [WebSocketFraming, DeflateFraming])
+@pytest.mark.parametrize(("opcode", "expected"), [(TEXT, Opcode.TEXT), (BINARY, Opcode.BINARY)])
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES, 1_000_000])
+def test_pieces_are_the_fragments_of_one_message(
+    framing: type[WebSocketFraming | DeflateFraming], opcode: int, expected: Opcode, size: int
+) -> None:
+    payload = bytes(range(250)) * (size // 250 + 1)
+    payload = payload[:size]
+    pieces = list(framing(opcode).pieces(payload))
+    assert max(map(len, pieces)) <= PIECE_BYTES + 10
+    frames = [frame for piece in pieces for frame in parse(piece)]
+    assert len(frames) == len(pieces), "a piece is a whole frame, so that a ping may follow it"
+    assert [frame.opcode for frame in frames] == [expected] + [Opcode.CONT] * (len(frames) - 1)
+    assert [frame.fin for frame in frames] == [False] * (len(frames) - 1) + [True]
+    assert not any(frame.rsv1 for frame in frames)
+    assert b"".join(bytes(frame.data) for frame in frames) == payload
 
 
 def lengths(runs: Sequence[Sequence[bytes]]) -> list[list[int]]:

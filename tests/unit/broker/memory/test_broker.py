@@ -8,6 +8,7 @@ import pytest
 from gateway.broker.contract import BrokerError, Published, PublishOptions
 from gateway.broker.memory.broker import MemoryBroker
 from gateway.domain.stream import HistoryRange, StreamOptions
+from gateway.domain.windows import Deviation, Sample, WindowOptions
 from gateway.protocol.messages import Join, Leave, Publication, StreamPosition
 
 
@@ -128,3 +129,21 @@ def test_streams_and_keys_of_the_past_are_let_go() -> None:
     assert len(broker._streams) <= 700  # noqa: SLF001
     assert len(broker._results) <= 400  # noqa: SLF001
     assert len(broker._expiries) <= 1100  # noqa: SLF001
+
+
+def test_windows_of_the_past_are_let_go_and_those_in_use_stay() -> None:
+    broker, clock = _streaming()
+    window = WindowOptions(2, Deviation.POPULATION, 600.0)
+    options = PublishOptions(sample=Sample(1.0, window))
+    for number in range(10_000):
+        for channel in ("busy", f"channel {number}"):
+            broker.publish(channel, Publication(data=msgspec.Raw(b"{}")), accepted_at_s=1.0, options=options)
+        clock.now_s += 1
+    assert len(broker._windows) <= 700  # noqa: SLF001
+    assert len(broker._expiries) <= 700  # noqa: SLF001
+    receiver = _Receiver()
+    broker.start(receiver)
+    broker.subscribe("busy")
+    broker.publish("busy", Publication(data=msgspec.Raw(b"{}")), accepted_at_s=1.0, options=options)
+    [(_, publication, _, _)] = receiver.received
+    assert b'"count":2' in bytes(publication.data)

@@ -17,6 +17,7 @@ from gateway.broker.redis.envelope import PLAIN, Envelope
 from gateway.broker.redis.keys import ChannelKeys, Keys
 from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.stream import HistoryRange, StreamOptions, StreamPage
+from gateway.domain.windows import Deviation, Sample, WindowOptions
 from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, StreamPosition
 from tests.support.redis_engines import QUICK, Received, Reports, publication, running_engine
 from tests.support.redis_servers import RedisServer, fresh_prefix, redis_server
@@ -284,21 +285,66 @@ def test_epochs_are_eight_letters_and_do_not_repeat() -> None:
     assert all(len(epoch) == 8 and epoch.isascii() and epoch.isalpha() for epoch in epochs)
 
 
+# Windows.
+
+ONE = Sample(1.0, WindowOptions(size=3, deviation=Deviation.POPULATION, ttl_s=600.0))
+
+
+async def test_a_window_is_a_list_of_so_many_numbers_that_goes_with_its_time(node: Node) -> None:
+    await node.publish(*[b"{}"] * 5, options=PublishOptions(STREAM.stream, sample=ONE))
+    assert await node.client.lrange(node.of("a").window, 0, -1) == [b"1.0"] * 3
+    assert 599_000 < await node.client.pttl(node.of("a").window) <= 600_000
+    assert [len(fields) for _, fields in await node.client.xrange(node.of("a").stream)] == [2] * 5
+
+
+async def test_what_is_no_number_in_a_window_is_left_out(node: Node) -> None:
+    await node.client.rpush(node.of("a").window, "foreign", "3.0")
+    await node.publish(b"{}", options=PublishOptions(STREAM.stream, sample=ONE))
+    figures = b'{"statistics":{"count":2,"mean":2.0,"std":1.0,"min":1.0,"max":3.0}}'
+    assert kept(await node.history()) == [(1, figures)]
+
+
+async def test_a_page_with_foreign_statistics_is_no_page(node: Node) -> None:
+    await node.publish(b"1")
+    body = (await node.client.xrange(node.of("a").stream))[0][1][b"d"]
+    await node.client.hset(node.of("a").meta, "o", 2)
+    await node.client.xadd(node.of("a").stream, {"d": body, "t": "foreign"}, id="2-0")
+    with pytest.raises(BrokerError, match="not an envelope"):
+        await node.history()
+
+
+async def test_losses_leave_the_window_alone(node: Node) -> None:
+    options = PublishOptions(STREAM.stream, sample=ONE)
+    await node.publish(b"{}", options=options)
+    await empty(node, {})
+    [result] = await node.publish(b"{}", options=options)
+    assert result.position is not None
+    assert result.position.offset == 1
+    assert b'"count":2' in kept(await node.history())[0][1]
+
+
 # Foreign data.
 
 
-@pytest.mark.parametrize("place", ["stream", "meta", "result"])
+async def keys_of(node: Node) -> dict[bytes, bytes]:
+    return {key: await node.client.dump(key) for key in await node.client.keys(f"{node.keys.prefix}:*")}
+
+
+@pytest.mark.parametrize("place", ["stream", "meta", "result", "window"])
 async def test_foreign_data_under_a_key_fails_its_channel_alone_and_is_left_alone(node: Node, place: str) -> None:
     of = node.of("a")
     key = of.result("k") if place == "result" else getattr(of, place)
-    await node.client.rpush(key, "foreign")
-    options = PublishOptions(STREAM.stream, idempotency_key="k")
+    foreign = "hash" if place == "window" else "list"
+    await (node.client.hset(key, "f", "foreign") if place == "window" else node.client.rpush(key, "foreign"))
+    before = await keys_of(node)
+    options = PublishOptions(STREAM.stream, idempotency_key="k", sample=ONE)
     with pytest.raises(BrokerError, match="WRONGTYPE"):
         await node.publish(b"1", options=options)
-    if place != "result":
+    if place in {"stream", "meta"}:
         with pytest.raises(BrokerError, match="WRONGTYPE"):
             await node.history()
-    assert await node.client.lrange(key, 0, -1) == [b"foreign"]
+    assert await keys_of(node) == before
+    assert (await node.client.type(key)).decode() == foreign
     assert node.reports.of("redis refused")[0]["subject"] == "a"
     other = await node.broker.publish("b", publication(b"1"), accepted_at_s=1.0, options=STREAM).wait()
     assert other.position is not None

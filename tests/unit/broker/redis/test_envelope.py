@@ -9,6 +9,7 @@ from msgspec import Raw
 from gateway.broker.redis.envelope import (
     JOIN,
     LEAVE,
+    MEASURED,
     PLAIN,
     STREAM,
     Envelope,
@@ -111,6 +112,53 @@ def test_foreign_bytes_are_refused(message: bytes) -> None:
 def test_a_foreign_entry_is_refused(entry_id: bytes, body: bytes) -> None:
     with pytest.raises(EnvelopeError):
         decode_entry(entry_id, body, "epoch")
+
+
+ENVELOPED = ours.encode(Publication(data=Raw(b'{"n":1}')), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "figures"),
+    [
+        (b"1", b'{"count":1}'),
+        (
+            b"3,0.10000000000000001,-0,-1e+300,5.0000000000000001e-324",
+            b'{"count":3,"mean":0.1,"std":-0.0,"min":-1e300,"max":5e-324}',
+        ),
+    ],
+)
+@pytest.mark.parametrize(("place", "offset", "epoch"), [(b"0:", 0, ""), (b"7:abcdefgh", 7, "abcdefgh")])
+def test_statistics_are_put_into_the_publication(
+    statistics: bytes, figures: bytes, place: bytes, offset: int, epoch: str
+) -> None:
+    received, in_epoch, accepted_at_s = ours.decode(MEASURED + place + b":" + statistics + b":" + ENVELOPED)
+    expected = b'{"n":1,"statistics":%b}' % figures
+    assert isinstance(received, Publication)
+    assert (told(received), in_epoch, accepted_at_s) == ((expected, None, offset, {}, "", 0), epoch, 2.5)
+    assert theirs.decode(MEASURED + place + b":" + statistics + b":" + ENVELOPED)[2] is None
+    entry = decode_entry(b"7-0", ENVELOPED, "abcdefgh", statistics)
+    assert told(entry) == (expected, None, 7, {}, "", 0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"t",
+        b"t0::1",
+        b"t0::1:",
+        b"t0:::" + ENVELOPED,
+        b"t0::x:" + ENVELOPED,
+        b"t0::1,2:" + ENVELOPED,
+        b"t0::1,2,3,4,x:" + ENVELOPED,
+        b"t-1:abcdefgh:1:" + ENVELOPED,
+        b"t1::1:" + ENVELOPED,
+        b"t0:abcdefgh:1:" + ENVELOPED,
+        b"t1:\xff:1:" + ENVELOPED,
+    ],
+)
+def test_foreign_statistics_are_refused(message: bytes) -> None:
+    with pytest.raises(EnvelopeError):
+        ours.decode(message)
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"\x90", b"\x94\xc0\xc0\xc0\xc0"])

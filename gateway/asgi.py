@@ -1,0 +1,193 @@
+"""The gateway inside an ASGI application: WebSockets beside the routes of FastAPI or Starlette, in one process.
+
+    gateway = create_app(load(Path("gateway.toml"), environment=os.environ))
+    app = FastAPI(lifespan=gateway.lifespan)
+    app.mount("/realtime", gateway)     # ws://…/realtime/connection/websocket, ws://…/realtime/ws/<channel>
+
+The ASGI server owns sockets, TLS, compression and WebSocket pings, so `http_server` and `websocket.compression` of the
+configuration have no meaning here. Each of the server's worker processes is a node of its own: more than one needs
+`broker.type = "redis"`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.routing import Router
+
+from gateway.api.internal import internal_app
+from gateway.api.public import public_app
+from gateway.broker.contract import BrokerError
+from gateway.config import Config
+from gateway.observability.logs import make_logger
+from gateway.observability.metrics import make_registry, render
+from gateway.protocol.json_codec import JSONCodec
+from gateway.publisher.asynchronous import AsyncPublisher
+from gateway.publisher.desk import Desk, Draft, Receipt, receipt_of
+from gateway.publisher.errors import UnavailableError
+from gateway.runtime import Runtime, default_name
+from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate
+from gateway.transport.asgi import ASGIWebSocket, PayloadVariants, Receive, Scope, Send
+
+_NOT_RUNNING: Final = (
+    "the gateway does not run: give its lifespan to the application that it is mounted in, as in "
+    "FastAPI(lifespan=gateway.lifespan)"
+)
+
+
+class LifespanError(Exception):
+    """A gateway was used outside of its lifespan, or was given two at once."""
+
+
+def create_app(config: Config, *, log: structlog.typing.FilteringBoundLogger | None = None) -> "GatewayApp":
+    """Return the gateway as an ASGI application, to be mounted or to be served by itself.
+
+    *log* takes its events; without one they are written as the configuration's table `log` says.
+    """
+    return GatewayApp(config, log or make_logger(config.log, node=config.node.name or default_name()))
+
+
+class GatewayApp:
+    """A node without ports: it lives as long as the application's `lifespan` does, and may live more than once."""
+
+    def __init__(self, config: Config, log: structlog.typing.FilteringBoundLogger) -> None:
+        self.publisher: Final = AsyncPublisher(Desk(config.channel, max_depth=config.json_.max_depth), _OwnNode(self))
+        """Publishes through this node, whatever its engine is; with `publisher_of` a dependency of the routes."""
+        self._config = config
+        self._log = log
+        self._life: _Life | None = None
+        paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
+        self._pages = public_app(
+            websocket_paths=paths, has_playground=config.playground.enabled, has_init=config.connection_init.enabled
+        )
+        self._own_lifespan = Router(lifespan=self.lifespan)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket, one request, or, when nothing is around it, the server's lifespan."""
+        match scope["type"]:
+            case "websocket":
+                await ASGIWebSocket(self._living.gate, scope, receive, send).run()
+            case "http":
+                await self._pages(scope, receive, send)
+            case "lifespan":
+                await self._own_lifespan(scope, receive, send)
+            case other:
+                raise AssertionError(f"a scope of a kind that ASGI 3 does not have: {other!r}")
+
+    async def internal(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve `/livez`, `/readyz` and `/metrics`: mount it where only operators come."""
+        await self._living.internal(scope, receive, send)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The node that runs now.
+
+        Raises:
+            LifespanError: outside of the lifespan.
+        """
+        return self._living.runtime
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is one."""
+        return self._life is not None
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """Run the node until the block ends, then send away who is left.
+
+        An ASGI server that stops ends its WebSockets before it ends the lifespan, so clients usually see its own code
+        (uvicorn: 1012), on which SDKs come back.
+
+        Raises:
+            EngineError: for a certificate or key that can't be read.
+            LifespanError: if it runs already.
+        """
+        if self._life is not None:
+            raise LifespanError("the gateway runs already: one application's lifespan starts it, and no other")
+        runtime = Runtime(self._config, self._log)
+        async with runtime.running() as services, asyncio.TaskGroup() as tasks:
+            config = self._config
+            variants = PayloadVariants(JSONCodec(max_depth=config.json_.max_depth))
+            gate = Gate(config.websocket, config.client, config.plain, services, variants)
+            life = self._life = _Life(runtime, gate)
+            watching = tasks.create_task(self._watch(life), name="engine fault")
+            runtime.begin_serving()
+            self._log.info("started", public="asgi")
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await self._drain(life)
+                self._life = None
+        self._log.info("stopped")
+
+    @property
+    def _living(self) -> "_Life":
+        if self._life is None:
+            raise LifespanError(_NOT_RUNNING)
+        return self._life
+
+    async def _watch(self, life: "_Life") -> None:
+        """Take no connections once the engine turns out to be none; the application around it lives on."""
+        await life.runtime.stopping.wait()
+        life.gate.is_open = False
+        life.runtime.readiness.own_reason = str(life.runtime.fault)
+        self._log.error("no engine to run on", reason=str(life.runtime.fault))
+
+    async def _drain(self, life: "_Life") -> None:
+        life.gate.is_open = False
+        life.runtime.send_away()
+        try:
+            async with asyncio.timeout(self._config.shutdown.timeout_s):
+                await life.gate.emptied()
+                await life.runtime.services.presences.taken()
+        except TimeoutError:
+            self._log.warning("shutdown timed out", sockets=life.gate.sockets)
+
+
+class _Life:
+    """What there is between the beginning and the end of one lifespan."""
+
+    def __init__(self, runtime: Runtime, gate: Gate) -> None:
+        self.runtime = runtime
+        self.gate = gate
+        registry = make_registry(runtime.counts, runtime)
+        self.internal: Starlette = internal_app(
+            unready_because=runtime.unready_because,
+            broker_trouble=lambda: runtime.readiness.trouble,
+            render_metrics=lambda: render(registry),
+        )
+
+
+class _OwnNode:
+    """Carries drafts into the broker of the node in this process."""
+
+    def __init__(self, app: GatewayApp) -> None:
+        self._app = app
+
+    async def carry(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        if not self._app.is_running:
+            raise UnavailableError([draft.channel.name for draft in drafts], _NOT_RUNNING, may_be_published=False)
+        runtime = self._app.runtime
+        outcomes = []
+        for channel, publication, accepted_at_s, options in drafts:
+            runtime.counts.ledger(channel.namespace).published += 1
+            publish = runtime.engine.broker.publish
+            outcomes.append(publish(channel.name, publication, accepted_at_s=accepted_at_s, options=options))
+        receipts, failed, reason = [], [], ""
+        for draft, outcome in zip(drafts, outcomes, strict=True):
+            try:
+                receipts.append(receipt_of(await outcome.wait()))
+            except BrokerError as error:
+                failed.append(draft.channel.name)
+                reason = str(error)
+        if failed:
+            raise UnavailableError(failed, reason, may_be_published=True)
+        return receipts
+
+    async def close(self) -> None:
+        """Do nothing: the lifespan ends the node."""
