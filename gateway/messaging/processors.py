@@ -182,6 +182,8 @@ def _write(text: bytes, before: dict[str, Any], after: dict[str, Any], *, may_be
     members = _read_members(text)
     parts = []
     for name, value in after.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a processor called a member {name!r}")
         raw = bytes(members[name]) if name in members and name not in added else None
         written = orjson.dumps(value) if raw is None or not _is_still(raw, value) else raw
         parts.append(b"%b:%b" % (orjson.dumps(name), written))

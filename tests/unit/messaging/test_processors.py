@@ -73,6 +73,10 @@ def odd(*, fault: str) -> Processor:
                 raise ValueError("a fault of its own")
             case "list":
                 return [value]
+            case "name":
+                return {5: value}
+            case "new name":
+                return value | {5: value}
             case _:
                 return value | {"set": {1}}
 
@@ -270,11 +274,17 @@ def test_what_a_processor_refuses_is_not_processable() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "error", "said"),
-    [("raise", ValueError, "its own"), ("list", TypeError, "returned list"), ("set", TypeError, "set")],
+    [
+        ("raise", ValueError, "its own"),
+        ("list", TypeError, "returned list"),
+        ("set", TypeError, "set"),
+        ("name", TypeError, "called a member 5"),
+        ("new name", TypeError, "must be str"),
+    ],
 )
 def test_a_processors_own_fault_is_no_fault_of_the_value(fault: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said) as raised:
-        run(b"{}", "odd", processor_options={"odd": {"fault": fault}})
+        run(b'{"a":1}', "odd", processor_options={"odd": {"fault": fault}})
     assert not isinstance(raised.value, NotProcessableError)
 
 
