@@ -13,7 +13,7 @@ from typing import Any, Final, Never
 
 import jwt
 
-from gateway import __version__, configdoc
+from gateway import __version__, configdoc, terminal
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.broker.contract import EngineError
 from gateway.config import Config, ConfigError, development, load
@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--internal-port", type=int, help="internal port (http_server.internal_port)")
     serve.add_argument("--dev", action="store_true", help="development: loopback, open to all, with a playground")
     serve.set_defaults(run=_serve)
+
+    terminal.add_commands(commands)
 
     token = commands.add_parser("token", help="make and check tokens").add_subparsers(required=True, metavar="WHAT")
     create = token.add_parser("create", help="print a token, signed with the configured HMAC secret")
