@@ -88,7 +88,9 @@ async def test_those_who_wait_are_served_in_their_order_and_lose_nothing_when_th
             pool.release(connection)
         await asyncio.gather(*waiting, return_exceptions=True)
         assert served == [0, 2, 3, 5, 6, 8, 9]
-        assert (pool.statistics.idle, pool.statistics.overflow, pool.statistics.waits) == (2, 1, 12)
+        assert (pool.statistics.idle, pool.statistics.overflow) == (2, 1)
+        # The ten, the one that the second connection was opened for, and the first if that was still being opened.
+        assert pool.statistics.waits in {11, 12}
 
 
 async def test_waiting_has_an_end(node: RunningNode) -> None:

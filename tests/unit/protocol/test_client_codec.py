@@ -123,6 +123,10 @@ def test_what_json_cannot_hold_is_refused(wrong: Any) -> None:
         CODEC.payload(wrong)
 
 
+def test_a_publication_shows_what_is_in_it() -> None:
+    assert repr(ReceivedPublication(Raw(b'{"a": 1}'), offset=3)) == "<Publication 3 b'{\"a\": 1}'>"
+
+
 def test_no_data_is_no_payload() -> None:
     assert CODEC.payload(NOTHING) is NOTHING
     assert CODEC.payload(b"") is NOTHING
