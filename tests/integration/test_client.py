@@ -311,6 +311,7 @@ async def test_a_closed_client_does_nothing_more(node: RunningNode) -> None:
 # Tokens.
 
 
+@pytest.mark.long  # its tokens live for seconds, which a loaded machine may take for one step
 async def test_tokens_are_fetched_when_they_are_needed_and_when_they_end(node: RunningNode) -> None:
     fetched: list[str] = []
 

@@ -164,9 +164,9 @@ class World:
             await self.house.advance(2.0)
             await self.settle()
         # Everybody who was told of a loss comes back, as SDKs do.
-        for subscriber in self.subscribers:
-            subscriber.subscribe()
         for _ in range(8):
+            for subscriber in self.subscribers:
+                subscriber.subscribe()
             self.broker.settle()
             await self.settle()
 
