@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -24,11 +25,12 @@ from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.cluster import Cluster
-from gateway.messaging.control import DisconnectUser
+from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
 from gateway.messaging.services import Services
+from gateway.messaging.trends import Trends
 from gateway.observability.health import Change, Readiness
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_services
 from gateway.protocol import codes
@@ -48,6 +50,8 @@ class Runtime:
         self.hub = Hub(ledger=self.counts.ledger)
         self.version = __version__
         self.readiness = Readiness("starting", grace_s=config.health.broker_grace_s)
+        self.trends = Trends()
+        """The last minutes of all nodes."""
         self.fault: EngineError | None = None
         """Why the engine is none that this node can work with."""
         self.stopping = asyncio.Event()
@@ -124,6 +128,21 @@ class Runtime:
         """Count open connections."""
         return len(self.connections)
 
+    def figures(self) -> Figures:
+        """Say how the node is doing, as it tells the others."""
+        counts = self.counts
+        return Figures(
+            messages_in=counts.messages_in,
+            bytes_in=counts.bytes_in,
+            messages_out=counts.messages_out,
+            bytes_out=counts.bytes_out,
+            dropped=sum(book.dropped.total() for book in counts.ledgers.values()),
+            cpu_s=time.process_time(),
+            queued=self.queued(),
+            trouble=self.readiness.trouble or "",
+            unready=self.unready_because() or "",
+        )
+
     # Life.
 
     def stop(self) -> None:
@@ -156,7 +175,9 @@ class Runtime:
                 version=self.version,
                 log=self._log,
                 monotonic=self._clock.monotonic,
+                figures=self.figures,
             )
+            cluster.announced = self._note_announced
             engine.broker.start(services.intake)
             cluster.start()
             holding = tasks.create_task(self._hold(engine), name="engine")
@@ -201,6 +222,9 @@ class Runtime:
         while delay_s:
             await asyncio.sleep(delay_s / intake.rounds)
             intake.check()
+
+    def _note_announced(self, node: NodeInfo) -> None:
+        self.trends.note(node, now_s=self._clock.monotonic())
 
     def _note_trouble(self, engine: Engine) -> None:
         now_s = self._clock.monotonic()

@@ -21,8 +21,10 @@ from gateway.broker.outcome import Outcome
 from gateway.messaging import control as messages
 from gateway.messaging import survey as surveys
 from gateway.messaging.control import (
+    NO_FIGURES,
     Announce,
     DisconnectUser,
+    Figures,
     Goodbye,
     Message,
     NodeInfo,
@@ -90,7 +92,10 @@ class LocalSessions(Protocol):
 
 
 class Cluster:
-    """This node among the others. `start` it, and `run` it beside the control's engine, which ends after it."""
+    """This node among the others. `start` it, and `run` it beside the control's engine, which ends after it.
+
+    *figures* is asked how this node is doing, for its announcements.
+    """
 
     def __init__(
         self,
@@ -102,10 +107,13 @@ class Cluster:
         version: str,
         log: structlog.typing.FilteringBoundLogger,
         monotonic: Callable[[], float] = time.monotonic,
+        figures: Callable[[], Figures] = lambda: NO_FIGURES,
     ) -> None:
         self.uid = control.node_id
         self.ignored = 0
         """Messages that this version does not know."""
+        self.announced: Callable[[NodeInfo], object] = lambda _: None
+        """Gets the announcements of all nodes, this one's too."""
         self._control = control
         self._sessions = sessions
         self._settings = settings
@@ -113,6 +121,7 @@ class Cluster:
         self._version = version
         self._log = log
         self._monotonic = monotonic
+        self._figures = figures
         self._started_at_s = monotonic()
         self._registry = Registry(announce_interval_s=settings.announce_interval_s)
         self._stopping = asyncio.Event()
@@ -168,6 +177,15 @@ class Cluster:
         """Return all nodes that are known, this one with its counts of now, in the order of their names."""
         self._forget_silent()
         return sorted([self._own_info(), *self._registry.nodes()], key=lambda node: (node.name, node.uid))
+
+    def silent(self) -> list[tuple[NodeInfo, float]]:
+        """Return the nodes that went without a goodbye and did not come back, and for how long each has been silent.
+
+        They are named for 300 intervals.
+        """
+        self._forget_silent()
+        now_s = self._monotonic()
+        return [(node, now_s - at_s) for node, at_s in self._registry.silent()]
 
     async def channels(self, pattern: str = "") -> ActiveChannels:
         """Return the channels with subscribers whose names match the glob *pattern*, if there is one."""
@@ -280,12 +298,16 @@ class Cluster:
             num_subs=counts.subscriptions,
             num_channels=counts.channels,
             uptime_s=self._monotonic() - self._started_at_s,
+            figures=self._figures(),
         )
 
     def _announce(self, *, to: str | None = None) -> Outcome[None]:
-        return self._send(Announce(self._own_info()), to=to)
+        node = self._own_info()
+        self.announced(node)
+        return self._send(Announce(node), to=to)
 
     def _hear(self, node: NodeInfo) -> None:
+        self.announced(node)
         if self._registry.hear(node, now_s=self._monotonic()):
             self._log.info("node joined", uid=node.uid, name=node.name, version=node.version)
             # It learns of us at once, and not at our next interval; but who has said goodbye keeps quiet.

@@ -14,6 +14,38 @@ from gateway.protocol.codes import Disconnect
 from gateway.protocol.messages import StreamPosition
 
 
+class Figures(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a node is doing: what it has moved since it started, and how much waits.
+
+    Who has two of them knows rates: the difference, divided by that of the node's uptime.
+    """
+
+    messages_in: int = 0
+    bytes_in: int = 0
+    messages_out: int = 0
+    bytes_out: int = 0
+    dropped: int = 0
+    """Deliveries that no transport took."""
+    cpu_s: float = 0.0
+    """What the process has used of a processor."""
+    queued: int = 0
+    """Deliveries that wait for the end of the loop turn."""
+    outbox_bytes: int = 0
+    """What waits in all transports for clients to read it."""
+    congested: int = 0
+    """Connections that it waits for."""
+    loop_lag_s: float = 0.0
+    """How late the event loop has been at most, lately."""
+    trouble: str = ""
+    """What keeps the broker from working."""
+    unready: str = ""
+    """Why the node should get no new connections."""
+
+
+NO_FIGURES: Final = Figures()
+"""Those of a node that announces none, since it is of an older version."""
+
+
 class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node as the others know it (protocol.md 7, `info`): its counts as last announced, *uptime_s* at that time."""
 
@@ -25,6 +57,7 @@ class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     num_subs: int = 0
     num_channels: int = 0
     uptime_s: float = 0.0
+    figures: Figures = NO_FIGURES
 
 
 class Announce(msgspec.Struct, frozen=True, tag="announce"):

@@ -8,7 +8,13 @@ _ANNOUNCES_MISSED: Final = 3.5
 """Intervals of silence after which a node counts as gone: three announcements missed, and half of one for the way."""
 
 
-class _Heard(NamedTuple):
+_REMEMBERED: Final = 300
+"""Intervals for which a node that went silent is named to those who look: a quarter of an hour, usually."""
+
+
+class Heard(NamedTuple):
+    """A node, and when it was last heard."""
+
     node: NodeInfo
     at_s: float
 
@@ -17,17 +23,22 @@ class Registry:
     """Who was heard lately, this node not counted. Times are of one monotonic clock."""
 
     def __init__(self, *, announce_interval_s: float) -> None:
+        self._remembered_s = _REMEMBERED * announce_interval_s
         self._patience_s = _ANNOUNCES_MISSED * announce_interval_s
-        self._heard: dict[str, _Heard] = {}
+        self._heard: dict[str, Heard] = {}
+        self._silent: dict[str, Heard] = {}
 
     def hear(self, node: NodeInfo, *, now_s: float) -> bool:
         """Note an announcement; tells whether the node was unknown."""
         is_new = node.uid not in self._heard
-        self._heard[node.uid] = _Heard(node, now_s)
+        self._heard[node.uid] = Heard(node, now_s)
+        if is_new:
+            self._forgive(node)
         return is_new
 
     def leave(self, uid: str) -> NodeInfo | None:
         """Forget the node that said goodbye; returns what was known of it."""
+        self._silent.pop(uid, None)
         heard = self._heard.pop(uid, None)
         return None if heard is None else heard.node
 
@@ -35,8 +46,21 @@ class Registry:
         """Forget, and return, the nodes that have been silent for too long."""
         silent = [node for node, at_s in self._heard.values() if now_s - at_s > self._patience_s]
         for node in silent:
-            del self._heard[node.uid]
+            self._silent[node.uid] = self._heard.pop(node.uid)
+        for uid, heard in list(self._silent.items()):
+            if now_s - heard.at_s > self._remembered_s:
+                del self._silent[uid]
         return silent
+
+    def silent(self) -> list[Heard]:
+        """Return the nodes that fell silent without a goodbye, not too long ago, and were not replaced."""
+        return sorted(self._silent.values(), key=lambda heard: (heard.node.name, heard.node.uid))
+
+    def _forgive(self, node: NodeInfo) -> None:
+        """Take *node*, or one that is started anew under its name, off those that fell silent."""
+        for uid, heard in list(self._silent.items()):
+            if uid == node.uid or (node.name and heard.node.name == node.name):
+                del self._silent[uid]
 
     def nodes(self) -> list[NodeInfo]:
         """Return the nodes that are known."""

@@ -15,6 +15,7 @@ from gateway.broker.memory.control import MemoryBus, MemoryControl
 from gateway.messaging.cluster import Cluster, ClusterSettings
 from gateway.messaging.control import (
     DisconnectUser,
+    Figures,
     NodeInfo,
     Order,
     RefreshUser,
@@ -38,6 +39,7 @@ class Member:
     """A node: its cluster, its connections, its log."""
 
     def __init__(self, system: "System", name: str, *present: Someone, **settings: float) -> None:
+        self.figures = Figures()
         self.control = MemoryControl(system.bus, f"uid {name}")
         self.sessions = FakeSessions(*present)
         self._log = io.StringIO()
@@ -49,6 +51,7 @@ class Member:
             version="1.0",
             log=make_logger(LogSettings(format=Format.JSON), node=name, stream=self._log),
             monotonic=system.monotonic,
+            figures=lambda: self.figures,
         )
         self.cluster.start()
 
@@ -371,3 +374,33 @@ async def test_a_partial_list_of_channels_names_who_is_missing(system: System) -
     b.control.stop()
     assert await a.cluster.channels("*") == ActiveChannels({"room:1": 1, "news": 1}, [dead])
     assert await a.cluster.clients("news") == ConnectedClients({"c1": ClientInfo("ann", "c1")}, [dead])
+
+
+# How everybody is doing.
+
+
+async def test_figures_travel_with_announcements_and_all_of_them_are_noted(system: System) -> None:
+    a = await system.join("a")
+    noted: list[NodeInfo] = []
+    a.cluster.announced = noted.append
+    b = await system.join("b", ANN, announce_interval_s=0.01)
+    b.figures = Figures(messages_in=5, cpu_s=0.5)
+
+    expected = NodeInfo("uid b", "b", "1.0", 1, 1, 2, 2, 0.0, b.figures)
+    await until(lambda: expected in noted, f"{expected} among {noted}")
+
+
+async def test_its_own_announcements_are_noted_too(system: System) -> None:
+    a = await system.join("a")
+    noted: list[NodeInfo] = []
+    a.cluster.announced = noted.append
+    await system.join("b")
+    assert [node.uid for node in noted if node.uid == a.uid], "to the newcomer at least"
+
+
+async def test_a_node_that_fell_silent_is_named_with_the_time_since(system: System) -> None:
+    a = await system.join("a")
+    await system.join("b")
+    [b] = [node for node in a.cluster.info() if node.name == "b"]
+    system.now_s += 4 * 3600
+    assert a.cluster.silent() == [(b, 4 * 3600.0)]

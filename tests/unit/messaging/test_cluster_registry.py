@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.messaging.control import NodeInfo
-from gateway.messaging.registry import Registry
+from gateway.messaging.registry import Heard, Registry
 
 ONE, TWO = NodeInfo("1", "one"), NodeInfo("2", "two")
 
@@ -56,3 +56,27 @@ def test_known_is_who_was_heard_within_the_limit_and_not_gone_since(steps: list[
             for gone in silent:
                 del heard_at_s[gone]
         assert {node.uid for node in nodes.nodes()} == set(heard_at_s)
+
+
+def test_who_fell_silent_is_named_until_it_or_its_successor_is_back() -> None:
+    nodes = registry()
+    nodes.hear(ONE, now_s=0)
+    nodes.hear(TWO, now_s=0)
+    nodes.sweep(now_s=11)
+    assert nodes.silent() == [Heard(ONE, 0), Heard(TWO, 0)]
+
+    nodes.hear(ONE, now_s=12)
+    assert nodes.silent() == [Heard(TWO, 0)]
+    nodes.hear(NodeInfo("9", "two"), now_s=12)
+    assert nodes.silent() == [], "a node of that name has been started anew"
+
+
+def test_who_said_goodbye_or_is_long_gone_is_not_named() -> None:
+    nodes = registry()
+    nodes.hear(ONE, now_s=0)
+    nodes.hear(TWO, now_s=0)
+    nodes.sweep(now_s=11)
+    nodes.leave("1")
+    assert nodes.silent() == [Heard(TWO, 0)]
+    nodes.sweep(now_s=901)
+    assert nodes.silent() == []
