@@ -23,7 +23,8 @@ from gateway.api.public import public_app
 from gateway.broker.contract import BrokerError
 from gateway.config import Config
 from gateway.observability.logs import make_logger
-from gateway.observability.metrics import make_registry, render
+from gateway.observability.metrics import NodeMetrics
+from gateway.observability.metrics.text import render
 from gateway.protocol.json_codec import JSONCodec
 from gateway.publisher.asynchronous import AsyncPublisher
 from gateway.publisher.desk import Desk, Draft, Receipt, receipt_of
@@ -155,11 +156,11 @@ class _Life:
     def __init__(self, runtime: Runtime, gate: Gate) -> None:
         self.runtime = runtime
         self.gate = gate
-        registry = make_registry(runtime.counts, runtime)
+        metrics = NodeMetrics(runtime.counts, runtime)
         self.internal: Starlette = internal_app(
             unready_because=runtime.unready_because,
             broker_trouble=lambda: runtime.readiness.trouble,
-            render_metrics=lambda: render(registry),
+            render_metrics=lambda accept: render(metrics.snapshot(), accept),
         )
 
 

@@ -14,7 +14,8 @@ from gateway.api.internal import internal_app
 from gateway.api.public import public_app
 from gateway.config import Config
 from gateway.messaging.services import Services
-from gateway.observability.metrics import make_registry, render
+from gateway.observability.metrics import NodeMetrics
+from gateway.observability.metrics.text import render
 from gateway.parts import Clock
 from gateway.protocol.json_codec import JSONCodec
 from gateway.runtime import Runtime
@@ -130,13 +131,13 @@ class Node(Runtime):
             context=self._context,
             make_connection=lambda: WebSocketConnection(gate, loop),
         )
-        registry = make_registry(self.counts, self)
+        metrics = NodeMetrics(self.counts, self)
         internal = Listener(
             self._internal_socket,
             internal_app(
                 unready_because=self.unready_because,
                 broker_trouble=lambda: self.readiness.trouble,
-                render_metrics=lambda: render(registry),
+                render_metrics=lambda accept: render(metrics.snapshot(), accept),
             ),
             head=config.http_server,
             refused=refused,

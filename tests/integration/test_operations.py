@@ -18,7 +18,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway import __version__
-from gateway.observability.metrics import CONTENT_TYPE, FAMILIES
+from gateway.observability.metrics import FAMILIES
+from gateway.observability.metrics.text import OPEN_METRICS, PLAIN
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.processes import Answer, ask
 
@@ -157,7 +158,7 @@ def _request_of(headers: dict[str, str]) -> bytes:
 async def scrape(node: RunningNode) -> dict[tuple[str, ...], float]:
     """Return the node's own samples by name and labels' values, zeros left out."""
     answer = await ask(f"{node.internal_url}/metrics")
-    assert (answer.status, answer.headers["content-type"]) == (200, CONTENT_TYPE)
+    assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
     found = list(text_string_to_metric_families(answer.text))
     assert {family.name for family in FAMILIES} <= {family.name for family in found}
     return {
@@ -233,6 +234,12 @@ async def test_metrics_count_a_small_exchange_exactly() -> None:
         await until(has_closed)
         gauges = {"gateway_connections", "gateway_users", "gateway_channels", "gateway_subscriptions"}
         assert [name for name in await scrape(node) if name[0] in gauges] == []
+
+
+async def test_a_scraper_that_asks_for_open_metrics_gets_them(node: RunningNode) -> None:
+    answer = await ask(f"{node.internal_url}/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    assert (answer.status, answer.headers["content-type"]) == (200, OPEN_METRICS)
+    assert answer.text.endswith("\n# EOF\n")
 
 
 async def test_a_malformed_handshake_is_counted_and_logged_as_refused() -> None:

@@ -1,0 +1,63 @@
+"""Families of channels: who is in them, and what becomes of what is published (the ledger)."""
+
+from typing import Final
+
+from gateway.observability.metrics.family import Family, column, count, count_by, gauge, histogram
+from gateway.observability.metrics.snapshot import Kind
+
+CHANNELS: Final = (
+    gauge("gateway_channels", "Channels with at least one subscriber on this node.", lambda node: node.channels()),
+    Family(
+        Kind.GAUGE,
+        "gateway_subscriptions",
+        "Subscriptions on this node.",
+        ("namespace",),
+        lambda scrape: [((namespace,), n) for namespace, n in scrape.gauges.subscriptions()],
+    ),
+    gauge(
+        "gateway_presence_entries",
+        "Subscriptions of this node that are kept in a channel's presence.",
+        lambda node: node.presence_entries(),
+    ),
+    count_by(
+        "namespace", "gateway_subscribed", "Subscriptions that were made, server-side ones included.", "subscribed"
+    ),
+    count_by("code", "gateway_unsubscribes", "Subscriptions that the server ended.", "unsubscribes"),
+    count_by(
+        "recovered", "gateway_recoveries", "Subscriptions that asked to recover what they had missed.", "recoveries"
+    ),
+    column("gateway_publications_accepted", "Publications handed to the broker by this node.", "published"),
+    column("gateway_publications_received", "Publications that came from the broker.", "received"),
+    column("gateway_deliveries_due", "Subscribers at fan-out, once for each publication.", "due"),
+    column("gateway_deliveries", "Deliveries that transports took.", "delivered"),
+    column("gateway_duplicates", "Publications that came again after they were read from the stream.", "duplicates"),
+    Family(
+        Kind.COUNTER,
+        "gateway_deliveries_dropped",
+        "Deliveries that no transport took.",
+        ("namespace", "reason"),
+        lambda scrape: [
+            ((namespace, reason), n)
+            for namespace, book in scrape.counts.ledgers.items()
+            for reason, n in book.dropped.items()
+            if n
+        ],
+    ),
+    gauge(
+        "gateway_deliveries_queued",
+        "Deliveries that wait for the end of the loop turn.",
+        lambda node: node.queued(),
+    ),
+    histogram(
+        "gateway_publish_to_write_seconds",
+        "From accepting a publication to handing it to this node's transports.",
+        "publish_to_write",
+    ),
+    count("gateway_stream_gaps", "Publications that did not follow the one before; the stream was read.", "gaps"),
+    count("gateway_caught_up", "Publications that were missed and read from their stream.", "caught_up"),
+    count("gateway_positions_lost", "Streams of which something was missed for good.", "positions_lost"),
+    count("gateway_interruptions", "Times that channels were received again after a lost link.", "interruptions"),
+    count("gateway_interrupted_seconds", "How long those links were lost.", "interrupted_s"),
+    count("gateway_presence_failures", "Joins, leaves and renewals that the store did not take.", "presence_failures"),
+    count("gateway_events_sent", "Joins and leaves handed to transports.", "events_out"),
+)
