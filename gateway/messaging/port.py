@@ -16,6 +16,10 @@ class Transport(Subscriber, Protocol):
     name: str
 
     @property
+    def peer_address(self) -> str:
+        """Where the client comes from, without a port; empty when that is unknown."""
+
+    @property
     def room(self) -> int:
         """How many bytes `offer` takes at least, now."""
 

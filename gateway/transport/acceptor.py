@@ -105,10 +105,6 @@ class Upgraded(Transport, Protocol):
     def compression_window_bits(self) -> int | None:
         """The window of what is compressed here; `None` where nothing is."""
 
-    @property
-    def peer_address(self) -> str:
-        """Where it comes from, without a port; empty when that is unknown."""
-
 
 class Gate:
     """Decides about upgrade requests of one node and makes the conversation for those it lets in."""

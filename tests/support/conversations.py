@@ -153,6 +153,7 @@ class FakeTransport:
     """Records what is written to it; a *full* one takes nothing. Writing after the close fails the test."""
 
     name = "fake"
+    peer_address = "192.0.2.1"
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
