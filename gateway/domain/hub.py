@@ -57,6 +57,12 @@ class LocalChannel:
         track = self.track
         return not self.groups and (track is None or not (track.newcomers or track.latecomers))
 
+    def count_clients(self) -> int:
+        """Count all who are here, those who wait for their edge included, but not those who only look on."""
+        late = self.track.latecomers if self.track is not None else []
+        here = sum(len(group) for variant, group in self.groups.items() if not variant.is_tap)
+        return here + sum(not each.variant.is_tap for each in late)
+
     def subscribers(self) -> list[Subscriber]:
         """Return a copy of all who are here, those who wait for their edge included."""
         late = self.track.latecomers if self.track is not None else []

@@ -67,7 +67,7 @@ class LocalOrders:
 
     def channels(self) -> Iterable[tuple[str, int]]:
         """Return the channels with subscribers on this node, and how many connections each has."""
-        counted = ((local.channel.name, len(local.subscribers())) for local in self._services.hub)
+        counted = ((local.channel.name, local.count_clients()) for local in self._services.hub)
         return [(name, count) for name, count in counted if count]
 
     def clients(self, channel: str) -> Iterable[ClientInfo]:

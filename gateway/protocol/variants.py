@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.protocol.codec import Codec
 from gateway.protocol.framing import PIECE_BYTES, Framing, PiecewiseFraming, batches
 from gateway.protocol.messages import Publication, Push
+from gateway.protocol.tap_codec import TapCodec
 
 
 class Variant(Protocol):
@@ -18,6 +19,8 @@ class Variant(Protocol):
     name: str
     needs_json: bool
     """True when only valid JSON can be carried (disconnect 3506 otherwise, protocol.md 4.2)."""
+    is_tap: bool
+    """True when those who get it only look on, and count as nobody's clients."""
 
     def publications(self, channel: str, batch: Sequence[Publication]) -> bytes:
         """Encode *batch*, in order, into bytes that are written as they are."""
@@ -25,6 +28,8 @@ class Variant(Protocol):
 
 class ProtocolVariant:
     """A codec of the client protocol: messages of one turn share frames within the limits of `framing`."""
+
+    is_tap = False
 
     def __init__(self, name: str, codec: Codec, framing: Framing, *, needs_json: bool) -> None:
         self.name = name
@@ -47,10 +52,20 @@ class ProtocolVariant:
         return b"".join([self._framing.frame(self.codec.join(run)) for run in batches(messages)])
 
 
+class TapVariant(ProtocolVariant):
+    """The client protocol as the admin page speaks it: it carries any payload, and its subscribers only look on."""
+
+    is_tap = True
+
+    def __init__(self, framing: Framing, *, max_depth: int) -> None:
+        super().__init__("tap", TapCodec(max_depth=max_depth), framing, needs_json=False)
+
+
 class PlainVariant:
     """The plain protocol: a publication's own bytes, one message a frame, never joined."""
 
     needs_json = False
+    is_tap = False
 
     def __init__(self, name: str, *, text: Framing, binary: Framing) -> None:
         self.name = name
