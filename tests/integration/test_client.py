@@ -59,7 +59,6 @@ TABLES: dict[str, Any] = {
         "allow_anonymous_connect_without_token": False,
         "subscribe_to_user_personal_channel": {"enabled": True},
         "command_rate": 0,
-        "expired_close_delay": "0s",
     },
     "channel": {
         "without_namespace": STREAM,
@@ -311,7 +310,6 @@ async def test_a_closed_client_does_nothing_more(node: RunningNode) -> None:
 # Tokens.
 
 
-@pytest.mark.long  # its tokens live for seconds, which a loaded machine may take for one step
 async def test_tokens_are_fetched_when_they_are_needed_and_when_they_end(node: RunningNode) -> None:
     fetched: list[str] = []
 
