@@ -42,7 +42,7 @@ REFRESH_AGAIN_S: Final = (5.0, 20.0)
 class Channels:
     """All memberships of one client. What it sends, it sends only while the client is connected."""
 
-    __slots__ = ("_agenda", "_chance", "_memberships", "_notify", "_requests", "is_connected")
+    __slots__ = ("_agenda", "_chance", "_memberships", "_notify", "_requests", "get", "is_connected")
 
     def __init__(
         self, requests: Requests, agenda: Agenda, *, notify: Callable[[ClientEvent], None], chance: random.Random
@@ -50,14 +50,12 @@ class Channels:
         """*notify* takes what happens in channels that the server puts the client into."""
         self.is_connected = False
         self._memberships: dict[str, Membership] = {}
+        self.get: Final[Callable[[str], Membership | None]] = self._memberships.get
+        """Return the membership of a channel, if there is one; the dict's own method, asked for each publication."""
         self._requests = requests
         self._agenda = agenda
         self._notify = notify
         self._chance = chance
-
-    def get(self, channel: str) -> Membership | None:
-        """Return the membership of *channel*, if there is one."""
-        return self._memberships.get(channel)
 
     # What the user wants.
 
@@ -121,8 +119,9 @@ class Channels:
 
     def close(self, ending: Ending, error: Callable[[str], ClientError]) -> None:
         """End all of them, for good, each with the *error* for its channel."""
-        memberships, self._memberships = self._memberships, {}
-        for each in memberships.values():
+        memberships = list(self._memberships.values())
+        self._memberships.clear()
+        for each in memberships:
             each.end(ending.code, ending.reason, error(each.channel))
 
     def tick(self) -> None:

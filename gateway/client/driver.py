@@ -50,8 +50,8 @@ class Session(Protocol):
     def error(self, channel: str = "") -> ClientError:
         """Make the exception that says why everything has ended."""
 
-    def receive(self, frame: bytes, *, is_text: bool, now_s: float) -> None:
-        """Take a message."""
+    def receive(self, frame: bytes, *, is_text: bool, now_s: float) -> bool:
+        """Take a message; false if that leaves nothing to do."""
 
     def tick(self, *, now_s: float, heard_at_s: float) -> None:
         """Do what is due."""
@@ -215,7 +215,8 @@ class Driver:
 
     def receive(self, payload: bytes, *, is_text: bool) -> None:
         """Hand on a message."""
-        self._session.receive(payload, is_text=is_text, now_s=self.now_s)
+        if not self._session.receive(payload, is_text=is_text, now_s=self.heard_at_s):
+            return
         if self._arrived is not None:
             self._look()
         else:

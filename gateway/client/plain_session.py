@@ -149,17 +149,18 @@ class PlainSession:
             return UnauthorizedError(sentence, to_do=to_do, channel=channel, code=self.last.code)
         return error_of(self.last, channel=channel)
 
-    def receive(self, frame: bytes, *, is_text: bool, now_s: float) -> None:
-        """Take a message."""
+    def receive(self, frame: bytes, *, is_text: bool, now_s: float) -> bool:
+        """Take a message; false if that leaves nothing to do."""
         del now_s
         if self.state is not State.CONNECTED and is_text and self._is_acceptance(frame):
-            return
+            return True
         if is_text and frame == _GAP:
             self._deliver(Gap())
         elif is_text and frame.startswith(_ERROR) and (refused := _refusal_of(frame)) is not None:
             self._deliver(refused)
         else:
             self._deliver(PlainMessage(frame, is_text))
+        return self.agenda.ending is not None
 
     def tick(self, *, now_s: float, heard_at_s: float) -> None:
         """Find out whether the server is still there."""

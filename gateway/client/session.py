@@ -21,7 +21,7 @@ from gateway.client.membership import Membership
 from gateway.client.requests import Request, Requests
 from gateway.client.settings import ClientSettings, TokenSource
 from gateway.protocol import codes
-from gateway.protocol.client_codec import ReceivedConnectResult, ServerMessage
+from gateway.protocol.client_codec import ReceivedConnectResult, ReceivedPush, ServerMessage
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.messages import NOTHING, Command, ConnectRequest, RefreshRequest, RefreshResult
 
@@ -32,6 +32,8 @@ class ClientSession:
     __slots__ = (
         "_chance",
         "_data",
+        "_decode",
+        "_get_membership",
         "_notify",
         "_ping_limit_s",
         "_refresh_at_s",
@@ -68,6 +70,8 @@ class ClientSession:
         self.last: Ending | None = None
         """The ending that there is no connection after."""
         self._settings = settings
+        self._decode = settings.codec.decode
+        self._get_membership = self.channels.get
         self._notify = notify
         self._chance = chance
         self._data = data
@@ -136,35 +140,40 @@ class ClientSession:
         for payload in self.requests.frames():
             yield payload, is_text
 
-    def receive(self, frame: bytes, *, is_text: bool, now_s: float) -> None:
-        """Take what one frame brought."""
+    def receive(self, frame: bytes, *, is_text: bool, now_s: float) -> bool:
+        """Take what one frame brought; false if that were publications alone, which leave nothing to do."""
         del is_text  # a codec knows its own (protocol.md 1.2)
         agenda = self.agenda
         agenda.now_s = now_s
         try:
-            messages = self._settings.codec.decode(frame)
+            messages = self._decode(frame)
         except MalformedFrameError as error:
             agenda.ending = Ending(Kind.NETWORK, f"the server sent what is no message: {error}")
-            return
-        get_membership = self.channels.get
+            return True
+        has_consequences = False
         for message in messages:
             push = message.push
+            if push is not None and push.pub is not None:
+                membership = self._get_membership(push.channel)
+                if membership is not None:  # else it was on its way while this side left
+                    membership.published(push.pub)
+                continue
+            has_consequences = True
             if push is not None:
-                publication = push.pub
-                if publication is not None:
-                    membership = get_membership(push.channel)
-                    if membership is not None:  # else it was on its way while this side left
-                        membership.published(publication)
-                elif push.message is not None:
-                    self._notify(MessageReceived(push.message.data))
-                else:
-                    self.channels.take_push(push)
+                self._take_push(push)
             elif message.id:
                 self.requests.answer(message)
             elif self._sends_pong:
                 self.requests.put(self._settings.codec.pong)
             if agenda.ending is not None:
-                return
+                break
+        return has_consequences
+
+    def _take_push(self, push: ReceivedPush) -> None:
+        if push.message is not None:
+            self._notify(MessageReceived(push.message.data))
+        else:
+            self.channels.take_push(push)
 
     def tick(self, *, now_s: float, heard_at_s: float) -> None:
         """Do what is due. *heard_at_s* is when anything last came over the connection."""
