@@ -12,7 +12,10 @@ def rpc_at_once(client: Conversation, request: RPCRequest) -> RPCResult | ErrorC
     """Answer what needs no handler; `None` if one has to be called."""
     if request.method == PING:
         return RPCResult()
-    return None if client.services.handlers.has_method(request.method) else codes.METHOD_NOT_FOUND
+    handlers = client.services.handlers
+    if handlers.has_method(request.method):
+        return None
+    return codes.METHOD_NOT_FOUND if handlers.has_methods else codes.NOT_AVAILABLE
 
 
 async def rpc(client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode | None:

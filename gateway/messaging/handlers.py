@@ -99,6 +99,11 @@ class Handlers:
         self._turns = {name: asyncio.Semaphore(settings.concurrency_limit) for name in handlers}
         self._methods = frozenset(settings.rpc_methods)
 
+    @property
+    def has_methods(self) -> bool:
+        """Whether clients may call anything by `rpc`, `PING` aside."""
+        return bool(self._methods)
+
     def has_method(self, method: str) -> bool:
         """Tell whether clients may call *method* by `rpc`."""
         return method in self._methods

@@ -59,6 +59,7 @@ SETTINGS: dict[str, Any] = {
         "pong_timeout": "2s",
         "channel_limit": 3,
     },
+    "handlers": {"rpc_methods": ["echo"]},
     "channel": {
         "without_namespace": {**SUBSCRIBE, "allow_publish_for_client": True},
         "namespaces": [
@@ -385,6 +386,8 @@ EXAMPLES: dict[str, str] = {
         ← {"id":5,"rpc":{}}
         → {"id":29,"rpc":{"method":"getThing","data":{"id":1}}}
         ← {"id":29,"error":{"code":104,"message":"method not found"}}
+        → {"id":30,"rpc":{"method":"echo","data":{"id": 1}}}
+        ← {"id":30,"rpc":{"data":{"id": 1}}}
     """,
     "37 send without a handler": OPEN
     + """

@@ -63,12 +63,19 @@ async def test_a_handler_that_raises_is_error_100_and_the_connection_lives_on() 
         assert replies == [{"id": 2, "error": INTERNAL}, {"id": 3, "rpc": {}}]
 
 
-async def test_what_the_operator_does_not_name_is_no_method() -> None:
-    async with house() as node:
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [
+        (METHODS, {"code": 104, "message": "method not found"}),
+        ({}, {"code": 108, "message": "not available"}),
+    ],
+    ids=["another method", "no method at all"],
+)
+async def test_what_the_operator_does_not_name_is_no_method(table: dict[str, Any], error: dict[str, Any]) -> None:
+    async with house(table) as node:
         client = await node.connect("42")
-        assert await client.ask({"id": 2, "rpc": {"method": "echo", "data": 1}}) == [
-            {"id": 2, "error": {"code": 104, "message": "method not found"}}
-        ]
+        unknown, ping = {"id": 2, "rpc": {"method": "nope", "data": 1}}, {"id": 3, "rpc": {"method": "ping"}}
+        assert await client.ask(unknown, ping) == [{"id": 2, "error": error}, {"id": 3, "rpc": {}}]
 
 
 async def test_replies_keep_the_order_of_the_commands() -> None:

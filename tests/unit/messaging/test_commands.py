@@ -12,7 +12,6 @@ ERRORS = {
     100: {"code": 100, "message": "internal server error", "temporary": True},
     102: {"code": 102, "message": "unknown channel"},
     103: {"code": 103, "message": "permission denied"},
-    104: {"code": 104, "message": "method not found"},
     105: {"code": 105, "message": "already subscribed"},
     106: {"code": 106, "message": "limit exceeded"},
     107: {"code": 107, "message": "bad request"},
@@ -646,7 +645,7 @@ async def test_features_that_no_namespace_has_are_not_available(method: str, cha
 
 
 @pytest.mark.parametrize(
-    ("method", "reply"), [("ping", ok(2, "rpc")), ("getThing", error(2, 104)), ("", error(2, 104))]
+    ("method", "reply"), [("ping", ok(2, "rpc")), ("getThing", error(2, 108)), ("", error(2, 108))]
 )
 async def test_rpc(method: str, reply: dict[str, Any]) -> None:
     async with house() as node:
