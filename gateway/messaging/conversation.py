@@ -212,7 +212,8 @@ class Conversation(ABC):
 
     def _failed(self) -> None:
         """End the conversation after a fault of ours; must be called while the exception is handled."""
-        self.services.log.exception("command failed", client=self.session.client_id)  # noqa: LOG004 - see above
+        session = self.session
+        self.services.log.exception("command failed", client=session.client_id, user=session.user)  # noqa: LOG004 - see above
         self.disconnect(codes.SERVER_ERROR)
 
     def note_rate_exceeded(self) -> None:
@@ -262,10 +263,21 @@ class Conversation(ABC):
         return True
 
     def note_authenticated(self, *, name: str) -> None:
-        """Count and log that it is known now who the client is; *name* is what it calls itself."""
+        """Count and log that it is known now who the client is; *name* is what it calls itself.
+
+        The line repeats what the one of the upgrade has said, since of those a flood of strangers leaves only a few.
+        """
         session = self.session
         self.services.counts.authenticated["user" if session.user else "anonymous"] += 1
-        self.services.log.info("authenticated", client=session.client_id, user=session.user, name=name)
+        self.services.log.info(
+            "authenticated",
+            client=session.client_id,
+            user=session.user,
+            name=name,
+            transport=self.transport.name,
+            protocol=self.variant.name,
+            address=self.transport.peer_address,
+        )
 
     def note_token_failure(self, refusal: TokenRefusedError) -> None:
         """Count and log a token that did not do."""
@@ -360,6 +372,8 @@ class Conversation(ABC):
 
     def _end(self, *, code: int, reason: str, by: str) -> None:
         services, session = self.services, self.session
+        # Who never said who it is has no user to name, and its line is limited as those of all strangers.
+        known = {"user": session.user} if session.state is State.CONNECTED else {}
         session.close()
         for subscription in session.subscriptions.values():
             self._detach(subscription)
@@ -371,7 +385,7 @@ class Conversation(ABC):
         services.log.info(
             "closed",
             client=session.client_id,
-            user=session.user,
+            **known,
             code=code,
             reason=reason,
             by=by,

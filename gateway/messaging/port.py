@@ -17,7 +17,7 @@ class Transport(Subscriber, Protocol):
 
     @property
     def peer_address(self) -> str:
-        """Where the peer is, without a port; empty when that is unknown."""
+        """Where the client comes from, without a port; empty when that is unknown."""
 
     @property
     def room(self) -> int:

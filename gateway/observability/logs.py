@@ -12,7 +12,8 @@ from typing import Annotated, Any, TextIO
 import orjson
 import structlog
 
-from gateway.settings import Settings, one_of
+from gateway.observability.repeats import Repeats
+from gateway.settings import Limit, Settings, one_of
 
 
 class Level(StrEnum):
@@ -39,6 +40,9 @@ class LogSettings(Settings):
     """Least important events that are written: `debug`, `info`, `warning`, `error`."""
     format: Annotated[Format, one_of(Format)] = Format.AUTO
     """`text` for people, `json` for machines, `auto`: text on a terminal, else JSON."""
+    repeat_limit: Limit = 20
+    """Lines of one event that are written in a second; one more says how many were not (0: no limit). Steps in the life
+    of clients who have authenticated are always written."""
 
 
 def make_logger(
@@ -47,12 +51,14 @@ def make_logger(
     """Return the logger of a node; every line of it names *node*."""
     stream = stream or sys.stderr
     is_json = settings.format is Format.JSON or (settings.format is Format.AUTO and not stream.isatty())
+    repeats = Repeats(settings.repeat_limit)
     processors: list[structlog.typing.Processor]
     if is_json:
         # One step instead of four: a connection writes three lines, and they show in what a connect costs.
-        processors = [_render_json]
+        processors = [repeats, _render_json]
     else:
         processors = [
+            repeats,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _escape_controls,
@@ -64,7 +70,8 @@ def make_logger(
         wrapper_class=structlog.make_filtering_bound_logger(settings.level.value),
         cache_logger_on_first_use=True,
     )
-    return logger.bind(node=node)
+    repeats.log = logger.bind(node=node)
+    return repeats.log
 
 
 class _Sink:

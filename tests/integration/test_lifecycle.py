@@ -241,12 +241,13 @@ async def test_a_life_is_logged_step_by_step_with_what_it_moved(kind: str) -> No
                 await end(client, ending)
                 await until(lambda: node.events[-1]["event"] == "closed", f"its end by {ending}")
             named = {"client": conversation.session.client_id}
+            where = {"transport": "websocket", "protocol": protocol, "address": "127.0.0.1"}
             user = [step["user"] for step in steps][-1]
             life = node.events[before:]
             met[ending] = [bare(event) for event in life]
             due[ending] = [
-                {"event": "accepted", "transport": "websocket", "protocol": protocol, "address": "127.0.0.1"} | named,
-                *(step | named for step in steps),
+                {"event": "accepted"} | where | named,
+                *(step | named | (where if step["event"] == "authenticated" else {}) for step in steps),
                 {"event": "closed", "user": user, "code": code, "reason": reason, "by": by, "seconds": 3.25}
                 | named
                 | client.book,
