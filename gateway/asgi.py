@@ -22,12 +22,13 @@ from gateway.api.internal import internal_app
 from gateway.api.public import public_app
 from gateway.broker.contract import BrokerError
 from gateway.config import Config
+from gateway.messaging.publishing import Draft
 from gateway.observability.logs import make_logger
 from gateway.observability.metrics import NodeMetrics
 from gateway.observability.metrics.text import render
 from gateway.protocol.json_codec import JSONCodec
 from gateway.publisher.asynchronous import AsyncPublisher
-from gateway.publisher.desk import Desk, Draft, Receipt, receipt_of
+from gateway.publisher.desk import Desk, Receipt, receipt_of
 from gateway.publisher.errors import UnavailableError
 from gateway.runtime import Runtime, default_name
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate
@@ -174,11 +175,7 @@ class _OwnNode:
         if not self._app.is_running:
             raise UnavailableError([draft.channel.name for draft in drafts], _NOT_RUNNING, may_be_published=False)
         runtime = self._app.runtime
-        outcomes = []
-        for channel, publication, accepted_at_s, options in drafts:
-            runtime.counts.ledger(channel.namespace).published += 1
-            publish = runtime.engine.broker.publish
-            outcomes.append(publish(channel.name, publication, accepted_at_s=accepted_at_s, options=options))
+        outcomes = [runtime.services.publisher.carry(draft) for draft in drafts]
         receipts, failed, reason = [], [], ""
         for draft, outcome in zip(drafts, outcomes, strict=True):
             try:

@@ -1,7 +1,7 @@
 """The one way of a publication into the broker: data format, processors, publish."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,10 +23,38 @@ from gateway.protocol.json_codec import has_deeper_nesting, is_json
 from gateway.protocol.messages import NOTHING, ClientInfo, Publication
 
 _BLANKS: Final = b" \t\r\n"
+_NO_TAGS: Final[dict[str, str]] = {}
+MAX_VERSION: Final = 2**64 - 1
+"""The highest version of a publication (protocol.md 7)."""
+_TAKEN: Final = {
+    DataFormat.JSON_OBJECT: "takes JSON objects",
+    DataFormat.BINARY: "takes bytes",
+    DataFormat.ANY: "takes anything but nothing",
+}
 
 
-class Publisher:
-    """Checks what is published and hands it to the broker. Permission was decided before.
+class Extras(NamedTuple):
+    """What a publisher other than a client may ask for (protocol.md 7)."""
+
+    idempotency_key: str = ""
+    version: int = 0
+    """0 for none, at most `MAX_VERSION`."""
+    version_epoch: str = ""
+    tags: dict[str, str] = _NO_TAGS
+    skips_history: bool = False
+
+
+class Draft(NamedTuple):
+    """A publication that only has to be carried to a broker."""
+
+    channel: Channel
+    publication: Publication
+    accepted_at_s: float
+    options: PublishOptions
+
+
+class Drafter:
+    """Checks what is published, and makes drafts of it. Permission was decided before.
 
     A processor's own fault is told to *report* with the channel's name, and error 100 for the publisher; without
     *report*, it is raised.
@@ -34,8 +62,6 @@ class Publisher:
 
     def __init__(
         self,
-        broker: Broker,
-        counts: Counts,
         *,
         monotonic: Callable[[], float],
         unix: Callable[[], float],
@@ -43,8 +69,6 @@ class Publisher:
         processors: Mapping[str, ProcessorFactory] | None = None,
         report: Callable[[str, Exception], None] | None = None,
     ) -> None:
-        self._broker = broker
-        self._counts = counts
         self._monotonic = monotonic
         self._unix = unix
         self._max_depth = max_depth
@@ -71,23 +95,40 @@ class Publisher:
             return codes.BAD_REQUEST
         return None
 
-    def publish(
-        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None
-    ) -> Outcome[Published] | ErrorCode:
-        """Publish *data*, which `refuse` had nothing against, or say that a processor can't work on it."""
-        options = DELIVERY_ONLY if channel.stream is None else PublishOptions(channel.stream)
+    def draft(
+        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None = None, extras: Extras | None = None
+    ) -> Draft | ErrorCode:
+        """Return *data*, which `refuse` had nothing against, as a draft, or say that a processor can't work on it."""
+        stream = None if extras is not None and extras.skips_history else channel.stream
+        sample = None
         if channel.options.processors:
             processed = self._process(channel, bytes(data))
             if isinstance(processed, ErrorCode):
                 return processed
             data, number = processed
             if number is not None and channel.window is not None:
-                options = PublishOptions(channel.stream, sample=Sample(number, channel.window))
+                sample = Sample(number, channel.window)
         payload = data if isinstance(data, msgspec.Raw) else msgspec.Raw(data)
-        self._counts.ledger(channel.namespace).published += 1
-        return self._broker.publish(
-            channel.name, Publication(data=payload, info=info), accepted_at_s=self._monotonic(), options=options
-        )
+        if extras is None:
+            publication = Publication(data=payload, info=info)
+            is_plain = stream is None and sample is None
+            options = DELIVERY_ONLY if is_plain else PublishOptions(stream, sample=sample)
+        else:
+            key, version, epoch, tags, _ = extras
+            publication = Publication(data=payload, info=info, tags=tags, version=version)
+            is_plain = stream is None and sample is None and not key
+            options = DELIVERY_ONLY if is_plain else PublishOptions(stream, key, epoch, sample)
+        return Draft(channel, publication, self._monotonic(), options)
+
+    def describe(self, channel: Channel) -> str:
+        """Say what *channel* takes, to somebody who gave it something else."""
+        options = channel.options
+        takes = _TAKEN.get(options.publication_data_format, "takes JSON")
+        if options.publication_data_format not in {DataFormat.BINARY, DataFormat.ANY}:
+            takes += f", nested at most {self._max_depth} deep"
+        if options.processors:
+            takes += f", that its processors understand ({', '.join(options.processors)})"
+        return f"it {takes}, and this is something else"
 
     def _process(self, channel: Channel, data: bytes) -> Processed | ErrorCode:
         pipeline = self._pipelines.get(channel.namespace)
@@ -102,3 +143,35 @@ class Publisher:
                 raise
             self._report(channel.name, error)
             return codes.INTERNAL_ERROR
+
+
+class Publisher(Drafter):
+    """A drafter with the broker that its drafts are for; the rest of its arguments is a drafter's."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        counts: Counts,
+        *,
+        monotonic: Callable[[], float],
+        unix: Callable[[], float],
+        max_depth: int,
+        processors: Mapping[str, ProcessorFactory] | None = None,
+        report: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        super().__init__(monotonic=monotonic, unix=unix, max_depth=max_depth, processors=processors, report=report)
+        self._broker = broker
+        self._counts = counts
+
+    def publish(
+        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None, extras: Extras | None = None
+    ) -> Outcome[Published] | ErrorCode:
+        """Publish *data*, which `refuse` had nothing against, or say that a processor can't work on it."""
+        draft = self.draft(channel, data, info, extras)
+        return draft if isinstance(draft, ErrorCode) else self.carry(draft)
+
+    def carry(self, draft: Draft) -> Outcome[Published]:
+        """Hand *draft* to the broker."""
+        channel, publication, accepted_at_s, options = draft
+        self._counts.ledger(channel.namespace).published += 1
+        return self._broker.publish(channel.name, publication, accepted_at_s=accepted_at_s, options=options)

@@ -11,8 +11,9 @@ from gateway.broker.contract import BrokerError
 from gateway.broker.redis.endpoint import FAILURES, Endpoint, describe
 from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.channels import ChannelSettings
+from gateway.messaging.publishing import Draft
 from gateway.publisher.calls import CLIENT_NAME, Batch, Calls, RoleCheck
-from gateway.publisher.desk import MAX_DEPTH, Desk, Draft, Extras, Receipt
+from gateway.publisher.desk import MAX_DEPTH, Desk, Extras, Receipt
 from gateway.publisher.errors import PublisherError
 from gateway.publisher.settings import read
 

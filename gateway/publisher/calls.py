@@ -23,8 +23,9 @@ from gateway.broker.redis.scripts import Script
 from gateway.broker.redis.settings import RedisSettings
 from gateway.broker.redis.subscriber import Subscriber
 from gateway.broker.redis.wire import pack
+from gateway.messaging.publishing import Draft
 from gateway.protocol.messages import Join, Leave, Publication
-from gateway.publisher.desk import Draft, Receipt, receipt_of
+from gateway.publisher.desk import Receipt, receipt_of
 from gateway.publisher.errors import UnavailableError
 
 AT_ONCE: Final = 256

@@ -16,10 +16,11 @@ from msgspec import Raw
 from gateway.broker.contract import PublishOptions
 from gateway.domain.channels import ChannelSettings
 from gateway.domain.stream import StreamOptions
+from gateway.messaging.publishing import Draft
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import Publication
 from gateway.publisher import PublishRejectedError, UnavailableError
-from gateway.publisher.desk import Desk, Draft, Extras
+from gateway.publisher.desk import Desk, Extras
 
 NOW_S = 1000.0
 UNIX_S = 1_700_000_000.25
