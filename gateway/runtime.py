@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from gateway import __version__
+from gateway.api.keys import KeyRing
 from gateway.broker.contract import BrokerError, Engine, EngineError
 from gateway.broker.redis.counts import RedisCounts
 from gateway.broker.redis.engine import RedisEngine
@@ -24,6 +25,7 @@ from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub
 from gateway.domain.wheel import TimerWheel
+from gateway.messaging.administration import Administration
 from gateway.messaging.cluster import Cluster
 from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
 from gateway.messaging.conversation import Conversation
@@ -56,11 +58,14 @@ class Runtime:
         """Why the engine is none that this node can work with."""
         self.stopping = asyncio.Event()
         """Set when the node should stop: somebody has asked for it, or there is such a fault."""
+        self.api_keys = KeyRing(config.http_api)
+        """Who may call the server API, and log in to what is built on it."""
         self._log = log
         self._clock = clock or Clock()
         self._engine: Engine | None = None
         self._services: Services | None = None
         self._cluster: Cluster | None = None
+        self._administration: Administration | None = None
 
     # What the node runs on, once it runs.
 
@@ -78,6 +83,11 @@ class Runtime:
     def cluster(self) -> Cluster:
         """Itself among the others."""
         return _there(self._cluster)
+
+    @property
+    def administration(self) -> Administration:
+        """The operations of the server API."""
+        return _there(self._administration)
 
     # What metrics and health read.
 
@@ -178,6 +188,7 @@ class Runtime:
                 figures=self.figures,
             )
             cluster.announced = self._note_announced
+            self._administration = Administration(services, cluster, engine.broker, drain=self.stop)
             engine.broker.start(services.intake)
             cluster.start()
             holding = tasks.create_task(self._hold(engine), name="engine")

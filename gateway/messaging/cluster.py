@@ -201,8 +201,10 @@ class Cluster:
             raise AssertionError(f"two handlers for {op!r}")
         self._handlers[op] = handler
 
-    async def survey(self, op: str, params: bytes, *, read: Callable[[bytes], AnswerT]) -> Survey[AnswerT]:
-        """Ask all known nodes, this one included, and return their answers as *read* understands them.
+    async def survey(
+        self, op: str, params: bytes, *, read: Callable[[bytes], AnswerT], of: NodeInfo | None = None
+    ) -> Survey[AnswerT]:
+        """Ask all known nodes, this one included, or the node *of* alone; return answers as *read* understands them.
 
         It takes at most `survey_timeout_s`, and no longer than until all have answered. Who did not answer in time,
         does not know *op*, or sent what *read* refuses with a `msgspec.DecodeError`, is named; who said goodbye
@@ -211,11 +213,15 @@ class Cluster:
         self._forget_silent()
         is_over = asyncio.Event()
         number = next(self._numbers)
-        question = OpenSurvey([self._own_info(), *self._registry.nodes()], read=read, ended=is_over.set)
+        asked = [self._own_info(), *self._registry.nodes()] if of is None else [of]
+        question = OpenSurvey(asked, read=read, ended=is_over.set)
         self._open[number] = question
         try:
-            sent = self._send(SurveyRequest(self.uid, number, op, params))
-            question.take(self.uid, self._answer(op, params))
+            sent = Outcome.of(None)
+            if of is None or of.uid != self.uid:
+                sent = self._send(SurveyRequest(self.uid, number, op, params), to=of.uid if of is not None else None)
+            if of is None or of.uid == self.uid:
+                question.take(self.uid, self._answer(op, params))
             sent.then(lambda sent: question.cut_short() if sent.error is not None else None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.survey_timeout_s):

@@ -222,6 +222,10 @@ HUSH = "hushhushhush"
         f'[client]\ntoken = "{HUSH}"',
         f'[client]\ntoken = ["{HUSH}"]',
         f'[[client.token]]\nhmac_secret_key = "{HUSH}"',
+        f'[http_api]\nkey = ["{HUSH}"]',
+        f'[[http_api.keys]]\nkey = "{HUSH}"',
+        f'[[http_api.keys]]\nname = "a"\nkey = ["{HUSH}"]',
+        f'[[http_api.keys]]\nname = "a"\nkey = "{HUSH}"\n[[http_api.keys]]\nname = "b"\nkey = "{HUSH}"',
         f'client = ["{HUSH}"]',
     ],
 )

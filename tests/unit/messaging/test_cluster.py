@@ -258,6 +258,19 @@ async def test_a_survey_brings_the_answers_of_all_nodes(system: System) -> None:
         assert survey == Survey({"uid a": b"n=2", "uid b": b"n=1"}, [])
 
 
+async def test_a_question_to_one_node_is_answered_by_that_one_alone(system: System) -> None:
+    a, b, c = (
+        await counting(system, "a", survey_timeout_s=0.05),
+        await counting(system, "b", BOB),
+        await counting(system, "c"),
+    )
+    own, other, mute = a.cluster.info()
+    assert await a.cluster.survey("count", b"", read=bytes, of=other) == Survey({b.cluster.uid: b"1"}, [])
+    assert await a.cluster.survey("count", b"", read=bytes, of=own) == Survey({a.cluster.uid: b"0"}, [])
+    c.control.stop()
+    assert await a.cluster.survey("count", b"", read=bytes, of=mute) == Survey({}, [mute])
+
+
 async def test_a_survey_of_a_node_alone_is_its_own_answer(system: System) -> None:
     a = await counting(system, "a", ANN)
     assert await a.cluster.survey("count", b"", read=bytes) == Survey({"uid a": b"1"}, [])
@@ -315,7 +328,7 @@ async def test_a_survey_that_did_not_get_out_is_over_at_once(system: System) -> 
 
 
 async def test_surveys_at_the_same_time_do_not_mix(system: System) -> None:
-    a, b = await counting(system, "a"), await counting(system, "b", BOB)
+    a, b = await counting(system, "a", survey_timeout_s=0.05), await counting(system, "b", BOB)
     surveys = await asyncio.gather(
         *[each.cluster.survey("count", b"%d:" % n, read=bytes) for n in range(9) for each in (a, b)]
     )

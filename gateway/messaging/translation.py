@@ -1,0 +1,130 @@
+"""The server API's calls in the gateway's own values, and its own values in the API's results (protocol.md 7)."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.broker.contract import BrokerError
+from gateway.domain.identity import Overrides
+from gateway.messaging.control import NodeInfo
+from gateway.messaging.publishing import MAX_VERSION, Extras
+from gateway.protocol import codes, server_api
+from gateway.protocol.codes import Disconnect
+from gateway.protocol.json_codec import is_json
+from gateway.protocol.messages import NOTHING, Publication, payload
+from gateway.protocol.server_api import (
+    BroadcastCall,
+    DisconnectReason,
+    NodeResult,
+    PublishCall,
+    Refusal,
+    SilentNode,
+    StoredPublication,
+    SubscriptionOverrides,
+)
+
+_DISCONNECT_CODES: Final = range(3000, 5000)
+_MAX_REASON_BYTES: Final = 123
+_REASONS: Final = {disconnect.code: disconnect.reason for disconnect in codes.DISCONNECTS}
+
+
+class Content(NamedTuple):
+    """What is to be published, and how."""
+
+    data: msgspec.Raw
+    extras: Extras | None
+    is_checked: bool
+    """Whether it came out of valid JSON."""
+
+
+def bad(reason: str) -> Refusal:
+    """Return error 107, for *reason*."""
+    return Refusal(server_api.BAD_REQUEST, reason)
+
+
+def failed(error: BrokerError) -> Refusal:
+    """Return error 100: the broker could not do it."""
+    return Refusal(server_api.INTERNAL_ERROR, str(error))
+
+
+def content_of(call: PublishCall | BroadcastCall) -> Content | Refusal:
+    """Return what is to be published, and how."""
+    if call.version > MAX_VERSION:
+        return bad(f"version is above {MAX_VERSION}")
+    extras = None
+    if call.idempotency_key or call.version or call.tags or call.skip_history:
+        extras = Extras(
+            call.idempotency_key, call.version, call.version_epoch, call.tags or {}, skips_history=call.skip_history
+        )
+    if not call.b64data:
+        return Content(call.data, extras, is_checked=True)
+    data = _unpacked(call.b64data)
+    return bad("b64data is not base64") if data is None else Content(payload(data), extras, is_checked=False)
+
+
+def _unpacked(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def told(name: str, data: msgspec.Raw, encoded: str) -> bytes | Refusal:
+    """Return what goes to clients beside a publication: JSON, which all of them can read."""
+    if not encoded:
+        return bytes(data)
+    unpacked = _unpacked(encoded)
+    if unpacked is None or not is_json(unpacked):
+        return bad(f"b64{name} is not JSON in base64")
+    return unpacked
+
+
+def disconnect_of(asked: DisconnectReason | None) -> Disconnect | Refusal:
+    """Return what clients are told; the reason is never empty and never JSON (protocol.md 1.2)."""
+    if asked is None:
+        return codes.FORCE_DISCONNECT
+    if asked.code not in _DISCONNECT_CODES:
+        return bad(f"disconnect.code is {asked.code}, and {_DISCONNECT_CODES[0]} to {_DISCONNECT_CODES[-1]} are codes")
+    reason = asked.reason or _REASONS.get(asked.code, codes.FORCE_DISCONNECT.reason)
+    told = reason.encode()
+    if len(told) > _MAX_REASON_BYTES or is_json(told):
+        return bad(f"disconnect.reason is a text of at most {_MAX_REASON_BYTES} bytes, and nothing that is JSON")
+    return Disconnect(asked.code, reason)
+
+
+def overrides_of(asked: SubscriptionOverrides | None) -> Overrides:
+    """Return what a subscription has otherwise than its channel."""
+    if asked is None:
+        return Overrides()
+    values = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    return Overrides(**{name: each.value for name, each in values.items() if each is not None})
+
+
+def stored(publication: Publication, *, is_json_known: bool) -> StoredPublication:
+    """Return a publication of a stream as the API tells it, in base64 unless it is JSON."""
+    data, encoded = publication.data, ""
+    if not is_json_known and not is_json(bytes(data)):
+        data, encoded = NOTHING, base64.b64encode(bytes(data)).decode()
+    return StoredPublication(data, encoded, publication.info, publication.offset, publication.tags)
+
+
+def described(node: NodeInfo) -> NodeResult:
+    """Return a node as the API tells it."""
+    return NodeResult(
+        uid=node.uid,
+        name=node.name,
+        version=node.version,
+        num_clients=node.num_clients,
+        num_users=node.num_users,
+        num_subs=node.num_subs,
+        num_channels=node.num_channels,
+        uptime=int(node.uptime_s),
+    )
+
+
+def named(nodes: Iterable[NodeInfo]) -> list[SilentNode]:
+    """Return nodes that have not answered, by uid and name."""
+    return [SilentNode(node.uid, node.name) for node in nodes]

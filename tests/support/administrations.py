@@ -1,0 +1,28 @@
+"""The server API's operations on a house without sockets, alone in its cluster."""
+
+from gateway.messaging.administration import Administration
+from gateway.messaging.cluster import Cluster, ClusterSettings
+from gateway.messaging.orders import LocalOrders
+from tests.support.conversations import House
+
+
+class Office:
+    """An administration, and how often its node was told to drain."""
+
+    def __init__(self, house: House, *, name: str = "node1") -> None:
+        self.drains = 0
+        services = house.services
+        self.cluster = Cluster(
+            house.engine.control,
+            LocalOrders(services),
+            ClusterSettings(),
+            name=name,
+            version="1.0",
+            log=services.log,
+            monotonic=house.monotonic,
+        )
+        self.cluster.start()
+        self.administration = Administration(services, self.cluster, house.engine.broker, drain=self._drain)
+
+    def _drain(self) -> None:
+        self.drains += 1
