@@ -48,7 +48,7 @@ class LogSettings(Settings):
 def make_logger(
     settings: LogSettings, *, node: str, stream: TextIO | None = None
 ) -> structlog.typing.FilteringBoundLogger:
-    """Return the logger of a node; every line of it names *node*."""
+    """Return the logger of a node; every line of it names *node*. `set_level` changes its level later."""
     stream = stream or sys.stderr
     is_json = settings.format is Format.JSON or (settings.format is Format.AUTO and not stream.isatty())
     repeats = Repeats(settings.repeat_limit)
@@ -67,11 +67,32 @@ def make_logger(
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         _Sink(stream),
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(settings.level.value),
+        # A class of this logger's own, which all that are bound from it share.
+        wrapper_class=type("NodeLogger", (_Levelled, _kind(settings.level)), {}),
         cache_logger_on_first_use=True,
     )
     repeats.log = logger.bind(node=node)
     return repeats.log
+
+
+def set_level(log: structlog.typing.FilteringBoundLogger, level: Level) -> None:
+    """Write what is at least as important as *level* from now on, by *log* and all that share its origin.
+
+    *log* must come from `make_logger`, directly or by `bind`. What is not written costs what it always did, a call of
+    an empty method, since structlog's levels are classes, and another one takes the place of the base.
+    """
+    kind = type(log)
+    if not issubclass(kind, _Levelled):
+        raise TypeError("the level of a logger that make_logger did not make can't be changed")
+    kind.__bases__ = (_Levelled, _kind(level))
+
+
+class _Levelled:
+    """Marks the classes whose level may be changed, since nobody else has them."""
+
+
+def _kind(level: Level) -> type:
+    return structlog.make_filtering_bound_logger(level.value)
 
 
 class _Sink:

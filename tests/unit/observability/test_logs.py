@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import structlog
 
-from gateway.observability.logs import Format, Level, LogSettings, make_logger
+from gateway.observability.logs import Format, Level, LogSettings, make_logger, set_level
 
 _LEVELS = list(Level)
 
@@ -141,3 +142,27 @@ def test_fields_that_are_bound_stay_with_the_logger_that_they_were_bound_to() ->
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert first["client"] == "c1"
     assert "client" not in second
+
+
+@pytest.mark.parametrize("first", _LEVELS)
+@pytest.mark.parametrize("then", _LEVELS)
+def test_the_level_can_be_changed_for_all_who_hold_the_logger_already(first: Level, then: Level) -> None:
+    stream = io.StringIO()
+    log = make_logger(LogSettings(level=first), node="n1", stream=stream)
+    held, other = log.bind(part="held"), make_logger(LogSettings(level=first), node="n2", stream=stream)
+    for level in _LEVELS:
+        getattr(log, level)("before")
+    stream.truncate(stream.seek(0))
+    set_level(held.bind(more=1), then)
+    for each in (log, held, other):
+        for level in _LEVELS:
+            getattr(each, level)("after")
+    written = [json.loads(line) for line in stream.getvalue().splitlines()]
+    allowed, as_before = _LEVELS[_LEVELS.index(then) :], _LEVELS[_LEVELS.index(first) :]
+    assert [each["level"] for each in written] == [*allowed, *allowed, *as_before]
+
+
+def test_a_logger_of_somebody_else_keeps_its_level() -> None:
+    foreign = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("info")).bind()
+    with pytest.raises(TypeError, match="did not make"):
+        set_level(foreign, Level.DEBUG)
