@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Never
 
@@ -22,7 +23,8 @@ from gateway.observability import metrics
 from gateway.observability.logs import forward_library_logs, make_logger
 from gateway.runtime import default_name
 from gateway.settings import parse_duration
-from gateway.transport.listener import ListenError, raise_descriptor_limit
+from gateway.transport.certificate import ListenError
+from gateway.transport.listener import raise_descriptor_limit
 
 _USAGE_ERROR: Final = 2
 _DEVELOPMENT_TOKEN_TTL_S: Final = 86400
@@ -114,8 +116,10 @@ def _serve(options: argparse.Namespace) -> int:
     config = _load(options, flags, base)
     log = make_logger(config.log, node=config.node.name or default_name())
     forward_library_logs(log)
+    # Environment and flags stay what they are, so without a file there is nothing to read again.
+    read_again = partial(_load, options, flags, base) if options.config else None
     # The greeting needs the ports as bound, so the node is built first; it listens from then on.
-    node = Node(config, log)
+    node = Node(config, log, read_config=read_again)
     log.info("file descriptors", limit=raise_descriptor_limit())
     if options.dev:
         print(_greeting(config, node), flush=True)

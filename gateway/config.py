@@ -27,9 +27,9 @@ from gateway.domain.session import SessionSettings
 from gateway.domain.windows import STATISTICS
 from gateway.messaging.cluster import ClusterSettings
 from gateway.messaging.extensions import ExtensionError
-from gateway.messaging.handlers import PING, HandlerSettings, installed_handlers
+from gateway.messaging.handlers import PING, Handler, HandlerSettings, installed_handlers
 from gateway.messaging.intake import IntakeSettings
-from gateway.messaging.processors import installed_processors, make_processor
+from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
 from gateway.observability.logs import LogSettings
 from gateway.settings import Seconds, Settings, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
@@ -159,7 +159,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_across_tables(self) -> Self:
-        faults = [*_faulty_handlers(self), *_faulty_processors(self.channel)]
+        faults = [*faulty_extensions(self, installed_handlers(), installed_processors())]
         personal = self.client.subscribe_to_user_personal_channel
         names = {namespace.name for namespace in self.channel.namespaces}
         if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
@@ -184,8 +184,16 @@ def _places(channel: ChannelSettings) -> list[tuple[str, ChannelOptions]]:
     return places + [(f"channel.namespaces[{each.name}]", each) for each in channel.namespaces]
 
 
-def _faulty_handlers(config: Config) -> Iterator[str]:
-    installed, methods = installed_handlers(), config.handlers.rpc_methods
+def faulty_extensions(
+    config: Config, handlers: Mapping[str, Handler], processors: Mapping[str, ProcessorFactory]
+) -> Iterator[str]:
+    """Say which of the handlers and processors that *config* names can't be had of those that are installed."""
+    yield from _faulty_handlers(config, handlers)
+    yield from _faulty_processors(config.channel, processors)
+
+
+def _faulty_handlers(config: Config, installed: Mapping[str, Handler]) -> Iterator[str]:
+    methods = config.handlers.rpc_methods
     named = [(f"{place}.handler = ", options.handler) for place, options in _places(config.channel) if options.handler]
     for place, name in [*named, *(("handlers.rpc_methods has ", name) for name in methods if name != PING)]:
         try:
@@ -198,8 +206,7 @@ def _faulty_handlers(config: Config) -> Iterator[str]:
         yield f"handlers.rpc_methods has {PING!r}: that method is built in"
 
 
-def _faulty_processors(channel: ChannelSettings) -> Iterator[str]:
-    installed = installed_processors()
+def _faulty_processors(channel: ChannelSettings, installed: Mapping[str, ProcessorFactory]) -> Iterator[str]:
     for place, options in _places(channel):
         for name in options.processors:
             try:

@@ -6,41 +6,63 @@ A node's life: bind → build → serve → (signal) unready → take no new con
 import asyncio
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
-from gateway.config import Config
+from gateway.config import Config, ConfigError
 from gateway.messaging.services import Services
 from gateway.observability.metrics import NodeMetrics
 from gateway.observability.metrics.text import render
 from gateway.parts import Clock
 from gateway.protocol.json_codec import JSONCodec
+from gateway.reload import Commit, LivePart, Plan
 from gateway.runtime import Runtime
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketVariants
-from gateway.transport.listener import Listener, bind, tls_context
+from gateway.transport.certificate import Certificate, ListenError
+from gateway.transport.listener import Listener, bind
 from gateway.transport.websocket import WebSocketConnection
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_GATE: Final = (
+    "client",
+    "plain.default_channel",
+    "websocket.message_size_limit",
+    "websocket.close_timeout",
+)
+"""What is decided about a connection that comes, or stays with it."""
 
 
 class Node(Runtime):
     """One gateway process. Build it, then `run` it; `stop` may be called from a signal handler."""
 
     def __init__(
-        self, config: Config, log: structlog.typing.FilteringBoundLogger, *, clock: Clock | None = None
+        self,
+        config: Config,
+        log: structlog.typing.FilteringBoundLogger,
+        *,
+        clock: Clock | None = None,
+        read_config: Callable[[], Config] | None = None,
     ) -> None:
         """Bind the addresses, so that a port in use is found before anything else happens.
+
+        *read_config* reads the configuration anew, from where this one came, when a reload is asked for.
 
         Raises:
             ListenError: if an address, certificate or key can't be used.
         """
         super().__init__(config, log, clock=clock)
         self._started = asyncio.Event()
+        self._read_config = read_config
+        self._reload_wanted = asyncio.Event()
         server = config.http_server
-        self._context = tls_context(server.tls)
+        self._certificate = Certificate(server.tls) if server.tls.enabled else None
+        if self._certificate is not None:
+            self.live_parts.append(_live_certificate(self._certificate))
         self._public_socket = bind(server.address, server.port, backlog=server.backlog)
         try:
             self._internal_socket = bind(server.internal_address, server.internal_port, backlog=128)
@@ -71,12 +93,14 @@ class Node(Runtime):
             public, internal = self._make_listeners(gate, asyncio.get_running_loop())
             serving = tasks.create_task(public.serve(), name="public port")
             tasks.create_task(internal.serve(), name="internal port")
+            reloading = tasks.create_task(self._reload_when_asked(), name="reload")
             await public.started()
             await internal.started()
             self.begin_serving()
             self._started.set()
             self._log.info("started", public=address_text(public.address), internal=address_text(internal.address))
             await self.stopping.wait()
+            reloading.cancel()
             try:
                 async with asyncio.timeout(self.config.shutdown.timeout_s):
                     await self._drain(gate, public)
@@ -92,6 +116,35 @@ class Node(Runtime):
     async def started(self) -> None:
         """Wait until the node serves."""
         await self._started.wait()
+
+    @property
+    def is_rereadable(self) -> bool:
+        """Whether the configuration can be read again."""
+        return self._read_config is not None
+
+    def ask_for_reload(self) -> None:
+        """Have the configuration read again, soon; several wishes may become one. A signal handler may call this."""
+        self._reload_wanted.set()
+
+    async def reread(self) -> Plan:
+        """Read the configuration again, from where it came, and put in force what can change while the node runs.
+
+        Raises:
+            ConfigError: nothing has changed then.
+        """
+        if self._read_config is None:
+            raise ConfigError(["there is no source that the configuration could be read from again"])
+        return self.reload(await asyncio.to_thread(self._read_config))
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            try:
+                await self.reread()
+            except ConfigError as error:
+                for fault in error.faults:
+                    self._log.error("not reloaded", fault=fault)
 
     async def _drain(self, gate: Gate, public: Listener) -> None:
         """Send everybody away and wait until their sockets have gone."""
@@ -109,7 +162,11 @@ class Node(Runtime):
             JSONCodec(max_depth=config.json_.max_depth),
             compression_min_bytes=config.websocket.compression_min_size,
         )
-        return Gate(config.websocket, config.client, config.plain, services, variants)
+        gate = Gate(config.websocket, config.client, config.plain, services, variants)
+        self.live_parts.append(
+            LivePart(_GATE, lambda now: partial(gate.reconfigure, now.websocket, now.client, now.plain))
+        )
+        return gate
 
     def _make_listeners(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> tuple[Listener, Listener]:
         config = self.config
@@ -128,7 +185,7 @@ class Node(Runtime):
             ),
             head=config.http_server,
             refused=refused,
-            context=self._context,
+            context=self._certificate.context if self._certificate is not None else None,
             make_connection=lambda: WebSocketConnection(gate, loop),
         )
         metrics = NodeMetrics(self.counts, self)
@@ -145,8 +202,19 @@ class Node(Runtime):
         return public, internal
 
 
+def _live_certificate(certificate: Certificate) -> LivePart:
+    def prepare(now: Config) -> Commit:
+        try:
+            return certificate.prepare(now.http_server.tls)
+        except ListenError as error:
+            raise ConfigError([f"http_server.tls: {error}"]) from error
+
+    keys = ("http_server.tls.cert_pem_file", "http_server.tls.key_pem_file")
+    return LivePart(keys, prepare, reads_files=True)
+
+
 async def run_until_signalled(node: Node) -> None:
-    """Run *node* until SIGTERM or SIGINT; a second signal ends the process at once."""
+    """Run *node* until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads."""
     loop = asyncio.get_running_loop()
 
     def handle(signum: int) -> None:
@@ -158,6 +226,9 @@ async def run_until_signalled(node: Node) -> None:
 
     for signum in _SIGNALS:
         loop.add_signal_handler(signum, handle, signum)
+    # Without a file there is nothing that could have changed, and a terminal that is closed ends the node.
+    if node.is_rereadable:
+        loop.add_signal_handler(signal.SIGHUP, node.ask_for_reload)
     await node.run()
 
 

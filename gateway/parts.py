@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import structlog
@@ -15,7 +15,7 @@ from gateway.broker.contract import Engine
 from gateway.broker.memory.control import MemoryBus
 from gateway.broker.memory.engine import MemoryEngine
 from gateway.broker.redis.engine import RedisEngine
-from gateway.config import BrokerType, Config
+from gateway.config import BrokerType, Config, ConfigError, faulty_extensions
 from gateway.domain.channels import Channels
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
@@ -30,7 +30,7 @@ from gateway.messaging.presence import Presences
 from gateway.messaging.processors import ProcessorFactory, installed_processors
 from gateway.messaging.publishing import Publisher
 from gateway.messaging.reading import StreamReader
-from gateway.messaging.services import Services
+from gateway.messaging.services import Rules, Services
 from gateway.messaging.subscriptions import Interest
 from gateway.messaging.turn import Turn
 
@@ -86,18 +86,61 @@ def make_engine(config: Config, *, clock: Clock, log: structlog.typing.Filtering
             return RedisEngine(config.redis, node_id=node_id, report=report)
 
 
-def make_services(config: Config, engine: Engine, around: Surroundings) -> Services:
-    """Return what all conversations of a node share."""
-    client, broker, counts, (monotonic, unix) = config.client, engine.broker, around.counts, around.clock
+def make_rules(config: Config, around: Surroundings, *, before: Rules | None = None) -> Rules:
+    """Return what *config* says about clients.
+
+    Of the rules *before*, what has not changed is taken over: key sets that were fetched, handlers' queues.
+
+    Raises:
+        ConfigError: for a handler or processor that was installed after the node started.
+    """
+    # At the start the configuration has just been checked against the same.
+    faults = [*faulty_extensions(config, around.handlers, around.processors)] if before is not None else []
+    if faults:
+        raise ConfigError([f"{fault} (what was installed meanwhile needs a restart)" for fault in faults])
+    client = config.client
     personal = client.subscribe_to_user_personal_channel
     checks = not client.insecure_skip_token_signature_verify
 
-    def verifier(settings: TokenSettings) -> TokenVerifier:
+    def verifier(settings: TokenSettings, old: TokenVerifier | None) -> TokenVerifier:
+        if old is not None and old.obeys(settings, is_signature_checked=checks):
+            return old
         return TokenVerifier(settings, is_signature_checked=checks, report=around.report_key_set)
 
-    connection_tokens = subscription_tokens = verifier(client.token)
+    connection_tokens = subscription_tokens = verifier(
+        client.token, before.connection_tokens if before is not None else None
+    )
     if client.subscription_token.enabled:
-        subscription_tokens = verifier(client.subscription_token)
+        subscription_tokens = verifier(
+            client.subscription_token, before.subscription_tokens if before is not None else None
+        )
+    handlers, names = before.handlers if before is not None else None, config.handler_names
+    if handlers is None or not handlers.obeys(config.handlers, names):
+        # Plain clients who are with a handler stay with it, whatever becomes of their namespace.
+        names |= handlers.names if handlers is not None else set()
+        handlers = Handlers({name: around.handlers[name] for name in names}, config.handlers, log=around.log)
+    return Rules(
+        session=client,
+        is_insecure=client.insecure,
+        is_anonymous_allowed=client.allow_anonymous_connect_without_token,
+        refuses_anonymous_tokens=client.disallow_anonymous_connection_tokens,
+        includes_server_time=client.connect_include_server_time,
+        user_connection_limit=client.user_connection_limit,
+        disconnect_others=around.disconnect_others if personal.enabled and personal.single_connection else None,
+        personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
+        max_channel_length=config.channel.max_length,
+        rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
+        channels=Channels(config.channel),
+        connection_tokens=connection_tokens,
+        subscription_tokens=subscription_tokens,
+        handlers=handlers,
+    )
+
+
+def make_services(config: Config, engine: Engine, around: Surroundings) -> Services:
+    """Return what all conversations of a node share."""
+    client, broker, counts, (monotonic, unix) = config.client, engine.broker, around.counts, around.clock
+    rules = make_rules(config, around)
     fanout = Fanout(
         around.hub,
         counts,
@@ -119,20 +162,8 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
         engine.presence, counts, interval_s=client.presence_update_interval_s, ttl_s=client.presence_ttl_s
     )
     return Services(
-        session=client,
-        is_insecure=client.insecure,
-        is_anonymous_allowed=client.allow_anonymous_connect_without_token,
-        refuses_anonymous_tokens=client.disallow_anonymous_connection_tokens,
-        includes_server_time=client.connect_include_server_time,
-        user_connection_limit=client.user_connection_limit,
-        disconnect_others=around.disconnect_others if personal.enabled and personal.single_connection else None,
-        personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
-        max_channel_length=config.channel.max_length,
-        rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,
+        **{each.name: getattr(rules, each.name) for each in fields(Rules)},
         version=f"gateway {__version__}",
-        channels=Channels(config.channel),
-        connection_tokens=connection_tokens,
-        subscription_tokens=subscription_tokens,
         hub=around.hub,
         interest=Interest(broker),
         intake=intake,
@@ -142,9 +173,6 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
         turn=Turn(call_soon=around.call_soon),
         presences=presences,
         presence_store=engine.presence,
-        handlers=Handlers(
-            {name: around.handlers[name] for name in config.handler_names}, config.handlers, log=around.log
-        ),
         connections=around.connections,
         wheel=TimerWheel(now_s=monotonic(), resolution_s=TICK_S),
         counts=counts,

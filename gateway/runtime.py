@@ -11,7 +11,8 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -31,13 +32,27 @@ from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
+from gateway.messaging.reconfiguring import put_in_force
 from gateway.messaging.services import Services
 from gateway.messaging.trends import Trends
 from gateway.observability.health import Change, Readiness
-from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_services
+from gateway.observability.logs import set_level
+from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_rules, make_services
 from gateway.protocol import codes
+from gateway.reload import Commit, LivePart, Plan, plan
 
 PartT = TypeVar("PartT")
+_RULES: Final = (
+    "client",
+    "channel.max_length",
+    "channel.history_meta_ttl",
+    "channel.without_namespace",
+    "channel.namespaces",
+    "handlers",
+)
+"""What is decided for each client; the characters that make up a channel's name are no such thing."""
+_UNCHECKED_S: Final = 1.0
+"""How often to look whether positions are to be checked, while they are not."""
 
 
 class Runtime:
@@ -60,9 +75,21 @@ class Runtime:
         """Set when the node should stop: somebody has asked for it, or there is such a fault."""
         self.api_keys = KeyRing(config.http_api)
         """Who may call the server API, and log in to what is built on it."""
+        self.live_parts = [
+            LivePart(_RULES, self._prepare_rules),
+            LivePart(("log.level",), lambda now: partial(set_level, log, now.log.level)),
+            LivePart(
+                ("health.broker_grace",),
+                lambda now: partial(setattr, self.readiness, "grace_s", now.health.broker_grace_s),
+            ),
+            LivePart(("http_api.key", "http_api.keys"), lambda now: partial(self.api_keys.change, now.http_api)),
+            LivePart(("shutdown",), lambda _: None),  # read when the node stops
+        ]
+        """All that can change while the node runs; a key that is in none of them needs a restart."""
         self._log = log
         self._clock = clock or Clock()
         self._engine: Engine | None = None
+        self._surroundings: Surroundings | None = None
         self._services: Services | None = None
         self._cluster: Cluster | None = None
         self._administration: Administration | None = None
@@ -153,6 +180,31 @@ class Runtime:
             unready=self.unready_because() or "",
         )
 
+    # A changed configuration.
+
+    def reload(self, wanted: Config) -> Plan:
+        """Put in force what of *wanted* can change while the node runs, all in this turn, and say what was done.
+
+        Nobody is disconnected for it. Connections and subscriptions keep what they were given; what is decided from now
+        on is decided by the new settings (`gateway.messaging.reconfiguring`). Call it while the node runs.
+
+        Raises:
+            ConfigError: nothing has changed then.
+        """
+        planned = plan(self.config, wanted, self.live_parts)
+        changes = planned.prepare()
+        self.config = planned.in_force
+        for change in changes:
+            change()
+        if planned.needs_restart:
+            self._log.warning("needs a restart", keys=planned.needs_restart)
+        self._log.info("reloaded", changed=planned.changed)
+        return planned
+
+    def _prepare_rules(self, config: Config) -> Commit:
+        rules = make_rules(config, _there(self._surroundings), before=self.services)
+        return partial(put_in_force, rules, self.services)
+
     # Life.
 
     def stop(self) -> None:
@@ -229,10 +281,11 @@ class Runtime:
             self.stop()
 
     async def _check_positions(self, intake: Intake) -> None:
-        delay_s = self.config.client.channel_position_check_delay_s
-        while delay_s:
-            await asyncio.sleep(delay_s / intake.rounds)
-            intake.check()
+        while True:
+            delay_s = self.config.client.channel_position_check_delay_s
+            await asyncio.sleep(delay_s / intake.rounds or _UNCHECKED_S)
+            if delay_s:
+                intake.check()
 
     def _note_announced(self, node: NodeInfo) -> None:
         self.trends.note(node, now_s=self._clock.monotonic())
@@ -265,7 +318,7 @@ class Runtime:
         self._log.warning("key set not fetched", reason=reason)
 
     def _make_services(self, engine: Engine, spawn: Spawn, loop: asyncio.AbstractEventLoop) -> Services:
-        surroundings = Surroundings(
+        around = self._surroundings = Surroundings(
             counts=self.counts,
             hub=self.hub,
             connections=self.connections,
@@ -279,7 +332,7 @@ class Runtime:
             report_key_set=self._report_key_set,
             disconnect_others=lambda user, rank: spawn(self._disconnect_others(user, rank)),
         )
-        return make_services(self.config, engine, surroundings)
+        return make_services(self.config, engine, around)
 
 
 def _there(part: PartT | None) -> PartT:

@@ -155,6 +155,10 @@ class TokenVerifier:
             )
         self._jwt = jwt.PyJWT()
 
+    def obeys(self, settings: TokenSettings, *, is_signature_checked: bool) -> bool:
+        """Tell whether a verifier of *settings* would do the same; this one may have a key set that was fetched."""
+        return self._settings == settings and self._is_signature_checked is is_signature_checked
+
     async def connection(self, token: str, *, unix_s: float) -> Identity:
         """Read a connection token (protocol.md 5.2).
 

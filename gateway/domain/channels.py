@@ -206,6 +206,11 @@ class Channel(msgspec.Struct, frozen=True, gc=False):
     """False when a client must not use the name: too long, fails the pattern, or is not printable ASCII (error 107)."""
 
 
+def have_one_format(one: Channel, other: Channel) -> bool:
+    """Tell whether who is in one of them can go on with what the other carries."""
+    return one.options.publication_data_format is other.options.publication_data_format
+
+
 class Channels:
     """Reads channel names. Names repeat, so what was read is kept, up to a bound."""
 
@@ -213,17 +218,19 @@ class Channels:
 
     def __init__(self, settings: ChannelSettings) -> None:
         self._settings = settings
-        self._options: dict[str, ChannelOptions] = {NO_NAMESPACE: settings.without_namespace}
-        self._options |= {namespace.name: namespace for namespace in settings.namespaces}
+        self.options: dict[str, ChannelOptions] = {NO_NAMESPACE: settings.without_namespace}
+        self.options |= {namespace.name: namespace for namespace in settings.namespaces}
+        self.common = settings.max_length, settings.history_meta_ttl_s
+        """What all of them share."""
         self._patterns = {
-            name: re.compile(options.channel_regex) for name, options in self._options.items() if options.channel_regex
+            name: re.compile(options.channel_regex) for name, options in self.options.items() if options.channel_regex
         }
         self._kept: dict[str, Channel] = {}
 
     @property
     def namespaces(self) -> tuple[str, ...]:
         """The names of all namespaces, `NO_NAMESPACE` first."""
-        return tuple(self._options)
+        return tuple(self.options)
 
     def resolve(self, name: str) -> Channel | ErrorCode:
         """Read *name*; an unknown namespace is error 102 (protocol.md 6.1)."""
@@ -237,6 +244,25 @@ class Channels:
             self._kept[name] = read
         return read
 
+    def renewed(self, channel: Channel) -> Channel:
+        """Return *channel*, as read by settings before these, as it is now, for those who are in it.
+
+        Where its namespace is gone they stay, with what they have: a line that is missing by mistake cuts nobody. They
+        may do nothing more there.
+        """
+        found = self.resolve(channel.name)
+        if isinstance(found, Channel):
+            return found
+        nothing = ChannelOptions(publication_data_format=channel.options.publication_data_format)
+        return msgspec.structs.replace(channel, options=nothing)
+
+    def changed_since(self, before: "Channels") -> frozenset[str]:
+        """Return the namespaces whose channels are not what they were for *before*, those that are gone included."""
+        names = before.options.keys() | self.options.keys()
+        if self.common != before.common:
+            return frozenset(names)
+        return frozenset(name for name in names if self.options.get(name) != before.options.get(name))
+
     def personal_channel(self, user: str, *, namespace: str) -> str:
         """Return the name of *user*'s personal channel: `#42`, or `<namespace>:#42`."""
         prefix = f"{namespace}{self._settings.namespace_boundary}" if namespace else ""
@@ -248,7 +274,7 @@ class Channels:
         public_name = name.removeprefix(settings.private_prefix) if is_private else name
         head, boundary, rest = public_name.partition(settings.namespace_boundary)
         namespace, local = (head, rest) if boundary else (NO_NAMESPACE, public_name)
-        options = self._options.get(namespace) if namespace or not boundary else None
+        options = self.options.get(namespace) if namespace or not boundary else None
         if options is None:
             return codes.UNKNOWN_CHANNEL
         users = None

@@ -7,6 +7,7 @@ names, by method name.
 import asyncio
 import inspect
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import structlog
@@ -103,6 +104,15 @@ class Handlers:
     def has_methods(self) -> bool:
         """Whether clients may call anything by `rpc`, `PING` aside."""
         return bool(self._methods)
+
+    @property
+    def names(self) -> AbstractSet[str]:
+        """The handlers that can be called."""
+        return self._handlers.keys()
+
+    def obeys(self, settings: HandlerSettings, names: AbstractSet[str]) -> bool:
+        """Tell whether this does what *settings* and *names* ask for; it knows what is under way, another does not."""
+        return self._settings == settings and self._handlers.keys() >= names
 
     def has_method(self, method: str) -> bool:
         """Tell whether clients may call *method* by `rpc`."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.outcome import Outcome
-from gateway.domain.channels import Channel
+from gateway.domain.channels import Channel, have_one_format
 from gateway.domain.hub import LocalChannel
 from gateway.domain.identity import Grant, Overrides
 from gateway.domain.permissions import may_read_history, may_read_presence
@@ -111,6 +111,20 @@ class Joining:
 
     # In the turn of the reply.
 
+    def renew(self) -> None:
+        """Go by what the channel is now, if that has changed while this one waited.
+
+        Raises:
+            BrokerError: if it carries other data now, so that the client has to ask again.
+        """
+        channels = self._client.services.channels
+        found = channels.resolve(self.channel.name)
+        if found is not self.channel:
+            channel = channels.renewed(self.channel)
+            if not have_one_format(channel, self.channel):
+                raise BrokerError("the data format of the channel has changed")
+            self.subscription.channel = channel
+
     def result(self, room: "Room") -> SubscribeResult | None:
         """Say where the subscription begins; `None` if it would have recovered, can't, and is to be refused then.
 
@@ -209,6 +223,8 @@ async def join_all(client: Conversation, joinings: Sequence[Joining]) -> bool:
         return False
     try:
         await _prepare(joinings)
+        for each in joinings:
+            each.renew()
     except BaseException:
         give_up_all(joinings)
         raise

@@ -21,8 +21,9 @@ class Presences:
     def __init__(self, store: PresenceStore, counts: Counts, *, interval_s: float, ttl_s: float) -> None:
         self._store = store
         self._counts = counts
-        self._interval_s = interval_s
-        self._ttl_s = ttl_s
+        self.interval_s = interval_s
+        self.ttl_s = ttl_s
+        """How long what is entered or renewed from now on is kept."""
         self._channels: dict[str, dict[str, Subscription]] = {}
         self._under_way = 0
         self._all_taken: asyncio.Event | None = None
@@ -32,7 +33,7 @@ class Presences:
 
     def add(self, subscription: Subscription) -> Outcome[None]:
         """Enter a client who is about to join."""
-        return self._store.add(subscription.channel.name, subscription.info, ttl_s=self._ttl_s)
+        return self._store.add(subscription.channel.name, subscription.info, ttl_s=self.ttl_s)
 
     def give_up(self, subscription: Subscription) -> None:
         """Take out a client that was added and did not join after all; nobody was told of it."""
@@ -66,7 +67,7 @@ class Presences:
         """Renew for ever, each channel once an interval."""
         while True:
             for part in range(_SLICES):
-                await asyncio.sleep(self._interval_s / _SLICES)
+                await asyncio.sleep(self.interval_s / _SLICES)
                 self.renew(name for name in list(self._channels) if crc32(name.encode()) % _SLICES == part)
 
     def renew_all(self) -> None:
@@ -80,7 +81,7 @@ class Presences:
             # The namespace decides whether ghosts are told of; a token's override is for its own client alone.
             is_told = next(iter(subscriptions)).channel.options.join_leave
             infos = [each.info for each in subscriptions]
-            self._watch(self._store.renew(name, infos, ttl_s=self._ttl_s, is_told=is_told))
+            self._watch(self._store.renew(name, infos, ttl_s=self.ttl_s, is_told=is_told))
 
     async def taken(self) -> None:
         """Wait until the store has taken, or refused, all that it was told: the leaves of a node that stops."""

@@ -130,6 +130,10 @@ class Drafter:
             takes += f", that its processors understand ({', '.join(options.processors)})"
         return f"it {takes}, and this is something else"
 
+    def forget_pipelines(self) -> None:
+        """Make all processors anew, when they are needed next: their options have changed."""
+        self._pipelines.clear()
+
     def _process(self, channel: Channel, data: bytes) -> Processed | ErrorCode:
         pipeline = self._pipelines.get(channel.namespace)
         if pipeline is None:

@@ -22,7 +22,8 @@ class StreamReader:
 
     def __init__(self, broker: Broker, *, recovery_limit: int) -> None:
         self._broker = broker
-        self._limit = recovery_limit
+        self.recovery_limit = recovery_limit
+        """How many publications a subscriber may have missed; a read under way keeps to what it was."""
         self._pages: dict[Hashable, list[Page]] = {}
         self._recoveries: dict[str, list[tuple[int, Page]]] = {}
 
@@ -67,13 +68,13 @@ class StreamReader:
 
     def _read_since(self, channel: Channel, served: list[tuple[int, Page]]) -> None:
         lowest = min(offset for offset, _ in served)
-        wanted = HistoryRange(limit=self._limit, since=StreamPosition(lowest))
-        self._history(channel, wanted, partial(self._settle_since, channel, served))
+        wanted = HistoryRange(limit=self.recovery_limit, since=StreamPosition(lowest))
+        self._history(channel, wanted, partial(self._settle_since, channel, served, wanted.limit))
 
-    def _settle_since(self, channel: Channel, served: list[tuple[int, Page]], outcome: Page) -> None:
+    def _settle_since(self, channel: Channel, served: list[tuple[int, Page]], limit: int, outcome: Page) -> None:
         again: list[tuple[int, Page]] = []
         if outcome.error is None:
-            served, again = _within(outcome.result(), served, limit=self._limit)
+            served, again = _within(outcome.result(), served, limit=limit)
         # Those who are to be served once more come by themselves, or somebody far behind could keep them from it for
         # ever; who has come meanwhile waits for the read after.
         next_served = again or self._recoveries[channel.name]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from gateway.messaging.conversation import Conversation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What conversations share: the node's parts, its clocks, its randomness."""
+@dataclass(slots=True, kw_only=True)
+class Rules:
+    """What the configuration says about clients."""
 
     session: SessionSettings
     is_insecure: bool
@@ -45,10 +45,21 @@ class Services:
     """The namespace of personal channels, `None` when they are off."""
     max_channel_length: int
     rate_limit: RateLimit | None
-    version: str
     channels: Channels
     connection_tokens: TokenVerifier
     subscription_tokens: TokenVerifier
+    handlers: Handlers
+
+
+@dataclass(slots=True, kw_only=True)
+class Services(Rules):
+    """What conversations share: the rules, the node's parts, its clocks, its randomness.
+
+    The parts stay what they are. The rules may be others in the next loop turn (`adopt`), so they are read where
+    something is decided, and not kept.
+    """
+
+    version: str
     hub: Hub
     interest: Interest
     intake: Intake
@@ -58,7 +69,6 @@ class Services:
     presences: Presences
     presence_store: PresenceStore
     turn: Turn
-    handlers: Handlers
     connections: "Connections[Conversation]"
     wheel: "TimerWheel[Conversation]"
     counts: Counts
@@ -69,3 +79,8 @@ class Services:
     new_id: Callable[[], str]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     """Start a task that the node owns."""
+
+    def adopt(self, rules: Rules) -> None:
+        """Have everybody go by *rules* from now on, in all of them at once."""
+        for each in fields(Rules):
+            setattr(self, each.name, getattr(rules, each.name))

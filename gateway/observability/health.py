@@ -26,7 +26,8 @@ class Readiness:
         """What the node itself has against new connections: it starts, or drains."""
         self.trouble: str | None = None
         """What keeps the engine from working, as last noted."""
-        self._grace_s = grace_s
+        self.grace_s = grace_s
+        """How long trouble is no reason once the engine has worked."""
         self._has_worked = False
         self._is_told = False
         self.since_s = 0.0
@@ -50,5 +51,5 @@ class Readiness:
         """Say why no new connections should come, `None` if they should."""
         if self.own_reason is not None or self.trouble is None:
             return self.own_reason
-        is_in_grace = self._has_worked and now_s - self.since_s < self._grace_s
+        is_in_grace = self._has_worked and now_s - self.since_s < self.grace_s
         return None if is_in_grace else self.trouble

@@ -117,28 +117,35 @@ class Gate:
         services: Services,
         variants: Variants,
     ) -> None:
-        self.settings = settings
-        self.queue_max_bytes = admission.queue_max_size
         extensions: list[ServerExtensionFactory] = []
         if settings.compression:
             # Without takeover one compressed frame serves every subscriber, and no connection keeps a window (300 KB).
             factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
             extensions.append(factory)
         self.negotiator = make_negotiator(extensions=extensions, subprotocols=[_JSON_SUBPROTOCOL])
-        self._admission = admission
-        self._plain = plain
         self._services = services
         self._variants = variants
         self._bucket = TokenBucket()
-        limit = admission.connection_rate_limit
-        self._rate = RateLimit(limit, limit) if limit else None
-        self._origins = [re.compile(translate(glob.lower().replace("[", "[[]"))) for glob in admission.allowed_origins]
+        self.reconfigure(settings, admission, plain)
         self.is_open = True
         """False once the node drains: new connections are refused with 503."""
         self.sockets = 0
         """How many sockets are WebSockets, or want to be."""
         self._emptied = asyncio.Event()
         self._emptied.set()
+
+    def reconfigure(self, settings: WebSocketSettings, admission: AdmissionSettings, plain: PlainSettings) -> None:
+        """Decide by these settings from now on; connections that are there keep the limits that they came with.
+
+        Compression stays what it was negotiated to be, and the plain protocol on or off.
+        """
+        self.settings = settings
+        self.queue_max_bytes = admission.queue_max_size
+        self._admission = admission
+        self._plain = plain
+        limit = admission.connection_rate_limit
+        self._rate = RateLimit(limit, limit) if limit else None
+        self._origins = [re.compile(translate(glob.lower().replace("[", "[[]"))) for glob in admission.allowed_origins]
 
     def opened(self) -> None:
         """Count a socket that wants to be a WebSocket."""

@@ -8,36 +8,14 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import uvicorn
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from gateway.settings import Settings, Size
+from gateway.settings import Size
+from gateway.transport.certificate import ListenError, TLSSettings
 from gateway.transport.http import GuardedHTTPProtocol, RequestHeadSettings
-
-
-class ListenError(Exception):
-    """An address, a certificate or a key that can't be used; the message is one sentence for the operator."""
-
-
-class TLSSettings(Settings):
-    """`http_server.tls`: certificates of the public port."""
-
-    enabled: bool = False
-    """Speak TLS (1.2 or newer) on the public port."""
-    cert_pem_file: str = ""
-    """The certificate chain."""
-    key_pem_file: str = ""
-    """Its private key."""
-
-    @model_validator(mode="after")
-    def _need_both_files(self) -> Self:
-        if self.enabled and not (self.cert_pem_file and self.key_pem_file):
-            message = "TLS needs cert_pem_file and key_pem_file"
-            raise ValueError(message)
-        return self
-
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -100,29 +78,6 @@ def raise_descriptor_limit() -> int:
     with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and means less
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def tls_context(settings: TLSSettings) -> ssl.SSLContext | None:
-    """Return the TLS context of *settings*, `None` when TLS is off.
-
-    Raises:
-        ListenError: if a file can't be read or the two do not match.
-    """
-    if not settings.enabled:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for name in (settings.cert_pem_file, settings.key_pem_file):
-        try:
-            Path(name).read_bytes()
-        except OSError as error:
-            raise ListenError(f"can't read {name}: {error.strerror}") from error
-    try:
-        context.load_cert_chain(settings.cert_pem_file, settings.key_pem_file)
-    except ssl.SSLError as error:
-        files = f"{settings.cert_pem_file} and {settings.key_pem_file}"
-        raise ListenError(f"{files} are no certificate and its key: {error.reason or error}") from error
-    return context
 
 
 class Listener:

@@ -34,8 +34,9 @@ from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import HANDLERS, Handler
 from gateway.messaging.plain import PlainConversation
 from gateway.messaging.processors import PROCESSORS, ProcessorFactory
+from gateway.messaging.reconfiguring import put_in_force
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
-from gateway.parts import Clock, Surroundings, make_services
+from gateway.parts import Clock, Surroundings, make_rules, make_services
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import BINARY, TEXT, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
@@ -295,6 +296,7 @@ class House:
         for table in tables:
             values = merge(values, table)
         config = load(base=values)
+        self._values = values
         self.now_s = STARTED_AT_S
         self.random = 0.0
         self.broker = broker
@@ -313,26 +315,23 @@ class House:
         self.engine = MemoryEngine(MemoryBus(), node_id="node", monotonic=self.monotonic)
         self.engine.broker = broker
         self.engine.presence = MemoryPresence(broker, monotonic=self.monotonic)
-        services = make_services(
-            config,
-            self.engine,
-            Surroundings(
-                counts=self.counts,
-                hub=self.hub,
-                connections=Connections(),
-                log=make_logger(LogSettings(level=Level.DEBUG, format=Format.JSON), node="test", stream=self._log),
-                clock=Clock(self.monotonic, self.unix),
-                random=lambda: self.random,
-                new_id=lambda: f"client-{next(ids)}",
-                spawn=self._spawn,
-                call_soon=loop.call_soon,
-                call_later=lambda delay_s, call: self.later.append((self.now_s + delay_s, call)),
-                report_key_set=self.key_set_failures.append,
-                disconnect_others=lambda user, age: self.singles.append((user, age)),
-                handlers=handlers,
-                processors=processors,
-            ),
+        self._around = Surroundings(
+            counts=self.counts,
+            hub=self.hub,
+            connections=Connections(),
+            log=make_logger(LogSettings(level=Level.DEBUG, format=Format.JSON), node="test", stream=self._log),
+            clock=Clock(self.monotonic, self.unix),
+            random=lambda: self.random,
+            new_id=lambda: f"client-{next(ids)}",
+            spawn=self._spawn,
+            call_soon=loop.call_soon,
+            call_later=lambda delay_s, call: self.later.append((self.now_s + delay_s, call)),
+            report_key_set=self.key_set_failures.append,
+            disconnect_others=lambda user, age: self.singles.append((user, age)),
+            handlers=handlers,
+            processors=processors,
         )
+        services = make_services(config, self.engine, self._around)
         self.verifier = SlowVerifier(services.connection_tokens)
         if makes_verifier_slow:
             services = dataclasses.replace(services, connection_tokens=self.verifier)
@@ -343,6 +342,13 @@ class House:
         text, binary = WebSocketFraming(TEXT), WebSocketFraming(BINARY)
         self._plain = PlainVariant("plain", text=text, binary=binary)
         self._plain_binary = BinaryPlainVariant("plain-binary", text=text, binary=binary)
+
+    def reload(self, *tables: Mapping[str, Any]) -> None:
+        """Go on by the configuration that the house began with, and *tables* over it."""
+        values = self._values
+        for table in tables:
+            values = merge(values, table)
+        put_in_force(make_rules(load(base=values), self._around, before=self.services), self.services)
 
     # Clients.
 

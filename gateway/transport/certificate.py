@@ -1,0 +1,90 @@
+"""The certificate of the public port, which may be renewed while clients are connected.
+
+Theory of operation. The listener keeps one TLS context for as long as it lives. When a client says hello, that context
+hands the handshake over to the newest one (OpenSSL's server name callback, which is called whether the client names a
+server or not). So a renewed certificate is a fresh context: it is complete before anybody sees it, a file that is half
+written breaks nothing, and connections that are open never notice.
+"""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from gateway.settings import Settings
+
+
+class ListenError(Exception):
+    """An address, a certificate or a key that can't be used; the message is one sentence for the operator."""
+
+
+class TLSSettings(Settings):
+    """`http_server.tls`: certificates of the public port."""
+
+    enabled: bool = False
+    """Speak TLS (1.2 or newer) on the public port."""
+    cert_pem_file: str = ""
+    """The certificate chain; read again on a reload."""
+    key_pem_file: str = ""
+    """Its private key; the same."""
+
+    @model_validator(mode="after")
+    def _need_both_files(self) -> Self:
+        if self.enabled and not (self.cert_pem_file and self.key_pem_file):
+            message = "TLS needs cert_pem_file and key_pem_file"
+            raise ValueError(message)
+        return self
+
+
+class Certificate:
+    """What the public port shows to clients: *settings* name its files."""
+
+    def __init__(self, settings: TLSSettings) -> None:
+        """Read the files.
+
+        Raises:
+            ListenError: if one can't be read, or the two do not match.
+        """
+        self.context = tls_context(settings)
+        """The context for the listener; it follows what `prepare` puts in force."""
+        self._newest = self.context
+        self.context.sni_callback = self._hand_over
+
+    def prepare(self, settings: TLSSettings) -> Callable[[], None]:
+        """Read the files of *settings* and return what has handshakes use them from then on.
+
+        Raises:
+            ListenError: as at birth; the certificate stays what it was.
+        """
+        fresh = tls_context(settings)
+
+        def renew() -> None:
+            self._newest = fresh
+
+        return renew
+
+    def _hand_over(self, handshake: ssl.SSLObject, _server_name: str | None, _first: ssl.SSLContext) -> None:
+        handshake.context = self._newest
+
+
+def tls_context(settings: TLSSettings) -> ssl.SSLContext:
+    """Return a TLS context with the certificate of *settings*.
+
+    Raises:
+        ListenError: if a file can't be read or the two do not match.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for name in (settings.cert_pem_file, settings.key_pem_file):
+        try:
+            Path(name).read_bytes()
+        except OSError as error:
+            raise ListenError(f"can't read {name}: {error.strerror}") from error
+    try:
+        context.load_cert_chain(settings.cert_pem_file, settings.key_pem_file)
+    except ssl.SSLError as error:
+        files = f"{settings.cert_pem_file} and {settings.key_pem_file}"
+        raise ListenError(f"{files} are no certificate and its key: {error.reason or error}") from error
+    return context

@@ -1,0 +1,100 @@
+"""A certificate that is renewed: new handshakes get it, whatever was begun before goes on."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from gateway.transport.certificate import Certificate, ListenError, TLSSettings
+
+AUTHORITY = trustme.CA()
+
+
+def issue(folder: Path, name: str = "server", authority: trustme.CA = AUTHORITY) -> TLSSettings:
+    """Write a new certificate and its key to the files that it has always been in."""
+    issued = authority.issue_cert("localhost")
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    return TLSSettings(enabled=True, cert_pem_file=str(certificate), key_pem_file=str(key))
+
+
+class Handshake:
+    """Both sides of a TLS connection in memory."""
+
+    def __init__(self, context: ssl.SSLContext, *, name: str | None = "localhost") -> None:
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        AUTHORITY.configure_trust(client)
+        client.check_hostname = name is not None
+        self.server = context.wrap_bio(to_server, to_client, server_side=True)
+        self.client = client.wrap_bio(to_client, to_server, server_hostname=name)
+
+    def complete(self) -> int:
+        """Finish it and return the serial number of the certificate that the client was shown."""
+        waiting = [self.client, self.server]
+        while waiting:
+            for side in list(waiting):
+                try:
+                    side.do_handshake()
+                    waiting.remove(side)
+                except ssl.SSLWantReadError:
+                    pass
+        shown = self.client.getpeercert()
+        assert shown is not None
+        return int(str(shown["serialNumber"]), 16)
+
+    def exchange(self) -> bytes:
+        self.client.write(b"still here")
+        return self.server.read()
+
+
+@pytest.mark.parametrize("name", ["localhost", None])
+def test_handshakes_after_a_renewal_get_the_new_certificate(tmp_path: Path, name: str | None) -> None:
+    """Whether the client names a server (SNI) or not, as who connects to an address does not."""
+    certificate = Certificate(issue(tmp_path))
+    old = Handshake(certificate.context, name=name)
+    first = old.complete()
+    begun = Handshake(certificate.context, name=name)
+    renew = certificate.prepare(issue(tmp_path))
+    assert Handshake(certificate.context, name=name).complete() == first, "prepared is not in force"
+    renew()
+    second = begun.complete()
+    assert second != first
+    assert Handshake(certificate.context, name=name).complete() == second
+    assert old.exchange() == b"still here"
+
+
+def test_both_contexts_speak_nothing_older_than_tls_1_2(tmp_path: Path) -> None:
+    certificate = Certificate(issue(tmp_path))
+    certificate.prepare(issue(tmp_path))()
+    shaken = Handshake(certificate.context)
+    shaken.complete()
+    assert shaken.server.version() == "TLSv1.3"
+    assert shaken.server.context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "server.key").unlink(), "can't read .*server.key: No such file"),
+        (lambda folder: (folder / "server.pem").write_text(""), "are no certificate and its key"),
+        (lambda folder: (folder / "server.key").write_text("half of a k"), "are no certificate and its key"),
+        (
+            lambda folder: (folder / "server.key").write_bytes((folder / "other.key").read_bytes()),
+            "KEY_VALUES_MISMATCH|do not|mismatch",
+        ),
+    ],
+)
+def test_files_that_do_not_do_leave_the_certificate_as_it_was(tmp_path: Path, spoil: object, words: str) -> None:
+    settings = issue(tmp_path)
+    issue(tmp_path, "other")
+    certificate = Certificate(settings)
+    serial = Handshake(certificate.context).complete()
+    spoil(tmp_path)  # type: ignore[operator]  # one of the lambdas above
+    with pytest.raises(ListenError, match=words):
+        certificate.prepare(settings)
+    with pytest.raises(ListenError, match=words):
+        Certificate(settings)
+    assert Handshake(certificate.context).complete() == serial
