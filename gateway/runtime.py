@@ -9,7 +9,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -142,6 +142,10 @@ class Runtime:
     def queued(self) -> int:
         """Count the deliveries that wait for the end of the loop turn."""
         return self._services.fanout.queued if self._services is not None else 0
+
+    def queued_by_namespace(self) -> Mapping[str, int]:
+        """Count the same by namespace."""
+        return self.services.fanout.queued_by_namespace()
 
     @property
     def is_broker_up(self) -> bool:

@@ -6,6 +6,7 @@ Nothing here is a gauge. How many there are is read from the registry that holds
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 LATENCY_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -28,11 +29,29 @@ class Histogram:
         self.total += value
 
 
+class Dropped(StrEnum):
+    """Why a delivery that was due was not made."""
+
+    SLOW = "slow"
+    """The client reads too slowly; it is disconnected for that."""
+    NOT_JSON = "not_json"
+    """The client's encoding can't carry it; it is disconnected for that."""
+    UNSUBSCRIBED = "unsubscribed"
+    """The subscription ended in the loop turn that brought the publication, before its end."""
+    DISCONNECTED = "disconnected"
+    """The server ended the connection in that turn."""
+    CLOSED = "closed"
+    """The client or the network ended the connection in that turn."""
+    SHUTDOWN = "shutdown"
+    """The node sent the client away in that turn, since it stops."""
+
+
 @dataclass(slots=True)
 class Ledger:
-    """The delivery book of one namespace: due = delivered + dropped, always.
+    """The delivery book of one namespace: due = delivered + filtered + dropped, always.
 
-    *due* are the subscribers at the moment of fan-out, once for each publication; *delivered* is what transports took.
+    A delivery is one publication for one subscriber, and due once the publication is there; it is noted here when it is
+    made or can't be made any more, at the turn's end at the latest. *delivered* is what transports took.
     """
 
     published: int = 0
@@ -41,7 +60,16 @@ class Ledger:
     """What came a second time, after it had been read from the stream, and was not delivered again."""
     due: int = 0
     delivered: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
+    delivered_bytes: int = 0
+    """With their framing."""
+    filtered: int = 0
+    """What subscribers had asked not to get."""
+    dropped: Counter[Dropped] = field(default_factory=Counter)
+
+    def leave(self, deliveries: int, because: Dropped) -> None:
+        """Note that *deliveries* which were due are not made, since their subscriber has left."""
+        self.due += deliveries
+        self.dropped[because] += deliveries
 
 
 @dataclass(slots=True)

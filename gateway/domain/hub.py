@@ -7,7 +7,7 @@ joins or leaves does so at a batch's edge: a newcomer never gets a part of a bat
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.domain.channels import Channel
-from gateway.domain.counts import Ledger
+from gateway.domain.counts import Dropped, Ledger
 from gateway.domain.subscriber import Subscriber, Traffic
 from gateway.domain.track import Latecomer, Track
 from gateway.protocol.messages import Join, Leave, Publication
@@ -141,10 +141,11 @@ class Hub:
             track.forget_recent()
         self._close_deserted(local)
 
-    def leave(self, channel: str, subscriber: Subscriber, variant: Variant) -> Traffic:
+    def leave(self, channel: str, subscriber: Subscriber, variant: Variant, *, because: Dropped) -> Traffic:
         """Deliver nothing more of *channel* to *subscriber*; returns what its group has been written until now.
 
-        Does nothing if it was not there.
+        What has come for it in this turn is dropped, for the reason that it leaves *because* of. Does nothing if it was
+        not there.
         """
         local = self._channels.get(channel)
         if local is None:
@@ -152,6 +153,8 @@ class Hub:
         sent, group = Traffic(), local.groups.get(variant)
         if group is not None and subscriber in group:
             sent = group.sent
+            if local.pending:
+                local.ledger.leave(len(local.pending), because)
             del group[subscriber]
             if not group:
                 del local.groups[variant]

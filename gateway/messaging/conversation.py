@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.auth.tokens import TokenRefusedError
 from gateway.domain.channels import Channel, DataFormat
-from gateway.domain.counts import ConnectionTraffic
+from gateway.domain.counts import ConnectionTraffic, Dropped
 from gateway.domain.identity import Identity
 from gateway.domain.session import SendPing, Session, State, Subscription, SubscriptionExpired
 from gateway.messaging.port import Transport
@@ -322,7 +322,7 @@ class Conversation(ABC):
         subscription = self.session.leave(channel)
         if subscription is None:
             return False
-        self._detach(subscription)
+        self._detach(subscription, because=Dropped.UNSUBSCRIBED)
         self.services.log.info("unsubscribed", client=self.session.client_id, user=self.session.user, channel=channel)
         return True
 
@@ -335,11 +335,11 @@ class Conversation(ABC):
         del channel
         return self.variant
 
-    def _detach(self, subscription: Subscription) -> None:
+    def _detach(self, subscription: Subscription, *, because: Dropped) -> None:
         services, channel = self.services, subscription.channel
         if subscription.features.is_watching:
             services.hub.unwatch(channel.name, self.session.client_id)
-        sent = services.hub.leave(channel.name, self.transport, self.variant_for(channel))
+        sent = services.hub.leave(channel.name, self.transport, self.variant_for(channel), because=because)
         services.presences.left(subscription)
         services.interest.release(channel.name)
         self.traffic.messages_out += sent.messages - subscription.sent_before.messages
@@ -357,7 +357,8 @@ class Conversation(ABC):
                 return
         told = self._closing(disconnect)
         self.services.counts.disconnects[told.code] += 1
-        self._end(code=told.code, reason=told.reason, by="server")
+        because = Dropped.SHUTDOWN if disconnect is codes.SHUTDOWN else Dropped.DISCONNECTED
+        self._end(code=told.code, reason=told.reason, by="server", because=because)
         self.transport.close(told)
 
     def closed(self, *, code: int, reason: str, by: str) -> None:
@@ -368,15 +369,16 @@ class Conversation(ABC):
             self.services.counts.disconnects[code] += 1
         else:
             self.services.counts.closes_by_peer += 1
-        self._end(code=code, reason=reason, by=by)
+        because = Dropped.DISCONNECTED if by == "server" else Dropped.CLOSED
+        self._end(code=code, reason=reason, by=by, because=because)
 
-    def _end(self, *, code: int, reason: str, by: str) -> None:
+    def _end(self, *, code: int, reason: str, by: str, because: Dropped) -> None:
         services, session = self.services, self.session
         # Who never said who it is has no user to name, and its line is limited as those of all strangers.
         known = {"user": session.user} if session.state is State.CONNECTED else {}
         session.close()
         for subscription in session.subscriptions.values():
-            self._detach(subscription)
+            self._detach(subscription, because=because)
         session.subscriptions.clear()
         services.connections.remove(self)
         services.wheel.forget(self)

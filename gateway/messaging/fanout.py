@@ -6,19 +6,16 @@ larger writes are what makes a gateway cheap (tests/benchmarks: with 32 publicat
 tenth).
 """
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from gateway.domain.counts import Counts, Ledger
+from gateway.domain.counts import Counts, Dropped, Ledger
 from gateway.domain.hub import Group, Hub, LocalChannel
 from gateway.domain.subscriber import Subscriber, Traffic
 from gateway.protocol import codes
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import Join, Leave, Publication, Push
 from gateway.protocol.variants import ProtocolVariant
-
-DROPPED_SLOW: Final = "slow"
-DROPPED_NOT_JSON: Final = "not_json"
 
 
 class _Batch(NamedTuple):
@@ -63,7 +60,16 @@ class Fanout:
     @property
     def queued(self) -> int:
         """How many deliveries wait for the end of the turn."""
-        return sum(len(local.pending) * len(local) for local in self._dirty)
+        return sum(self.queued_by_namespace().values())
+
+    def queued_by_namespace(self) -> Mapping[str, int]:
+        """Count the deliveries that wait for the end of the turn."""
+        counts: dict[str, int] = {}
+        # One that was flushed ahead and got more since is in there twice.
+        for local in set(self._dirty):
+            namespace = local.channel.namespace
+            counts[namespace] = counts.get(namespace, 0) + len(local.pending) * len(local)
+        return counts
 
     def push(self, local: LocalChannel, publication: Publication, accepted_at_s: float | None) -> None:
         """Take one publication; it is written at the end of this turn."""
@@ -114,9 +120,10 @@ class Fanout:
         batches = []
         for variant, group in local.groups.items():
             due = len(group) * len(publications)
+            # Noted now and not with what becomes of it, so that the books show it if a batch were ever lost.
             local.ledger.due += due
             if variant.needs_json and local.channel.options.is_unchecked and not _all_json(publications):
-                local.ledger.dropped[DROPPED_NOT_JSON] += due
+                local.ledger.dropped[Dropped.NOT_JSON] += due
                 self._condemned.extend(group)
                 continue
             data = variant.publications(local.channel.name, publications)
@@ -155,11 +162,12 @@ class Fanout:
             batch.count_sent()
 
     def _book(self, batch: _Batch, *, refused: int) -> None:
-        taken = len(batch.group) - refused
-        batch.ledger.delivered += taken * batch.size
+        taken, ledger = len(batch.group) - refused, batch.ledger
+        ledger.delivered += taken * batch.size
         if refused:
-            batch.ledger.dropped[DROPPED_SLOW] += refused * batch.size
+            ledger.dropped[Dropped.SLOW] += refused * batch.size
         self._counts.messages_out += taken * batch.size
+        ledger.delivered_bytes += taken * len(batch.data)
         self._counts.bytes_out += taken * len(batch.data)
 
     def _write_events(self, local: LocalChannel) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from gateway.broker.redis.keys import ChannelKeys, Keys
 from gateway.config import merge
 from tests.support.crowds import errors_of
+from tests.support.ledger import assert_books_balance
 from tests.support.oracle import StreamAtEnd
 from tests.support.processes import ServingProcess, serving
 from tests.support.redis_servers import RedisServer, redis_server
@@ -114,8 +115,8 @@ class Cluster:
 async def running_cluster(folder: Path, *tables: Mapping[str, Any]) -> AsyncIterator[Cluster]:
     """Run one node for each of *tables*, which are laid over `STREAMS`, until the block ends.
 
-    A node that the block has not ended itself must end by itself then, with exit code 0. Whatever fails in the block
-    brings the nodes' warnings along.
+    A node that the block has not ended itself must have books that add up, and end by itself then, with exit code 0.
+    Whatever fails in the block brings the nodes' warnings along.
     """
     async with AsyncExitStack() as stack:
         files = [folder / f"node{number}.toml" for number in range(len(tables))]
@@ -130,6 +131,7 @@ async def running_cluster(folder: Path, *tables: Mapping[str, Any]) -> AsyncIter
         cluster = Cluster([task.result() for task in starting])
         try:
             yield cluster
+            await assert_books_balance(node.internal_url for node in cluster.nodes if node.is_running)
         except BaseException as error:
             error.add_note(cluster.warnings())
             raise

@@ -11,7 +11,10 @@ from typing import Any
 from gateway.config import development, load, merge
 from gateway.node import Node
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
+from gateway.observability.metrics import NodeMetrics
+from gateway.observability.metrics.text import render
 from gateway.parts import Clock
+from tests.support.ledger import books_of, imbalances
 
 FREE_PORTS: dict[str, Any] = {"http_server": {"address": "127.0.0.1", "port": 0, "internal_port": 0}}
 SECRET = "a secret of the tests, 32 bytes or more"
@@ -69,6 +72,8 @@ async def running_node(*tables: dict[str, Any], is_development: bool = True) -> 
         task.result()
     try:
         yield RunningNode(node, clock, stream)
+        faults = imbalances(books_of(render(NodeMetrics(node.counts, node).snapshot()).body.decode()))
+        assert not faults, f"the books do not add up: {faults}"
     finally:
         node.stop()
         await task

@@ -2,8 +2,29 @@
 
 from typing import Final
 
-from gateway.observability.metrics.family import Family, column, count, count_by, gauge, histogram
+from gateway.observability.metrics.family import (
+    Family,
+    Sample,
+    Scrape,
+    by_label,
+    column,
+    count,
+    count_by,
+    gauge,
+    histogram,
+)
 from gateway.observability.metrics.snapshot import Kind
+
+
+def _due(scrape: Scrape) -> list[Sample]:
+    """Return what is decided and what still waits, so that the books balance at any moment."""
+    queued = scrape.gauges.queued_by_namespace()
+    return [((name,), book.due + queued.get(name, 0)) for name, book in scrape.counts.ledgers.items()]
+
+
+def _queued(scrape: Scrape) -> dict[str, int]:
+    return dict.fromkeys(scrape.counts.ledgers, 0) | dict(scrape.gauges.queued_by_namespace())
+
 
 CHANNELS: Final = (
     gauge("gateway_channels", "Channels with at least one subscriber on this node.", lambda node: node.channels()),
@@ -28,25 +49,35 @@ CHANNELS: Final = (
     ),
     column("gateway_publications_accepted", "Publications handed to the broker by this node.", "published"),
     column("gateway_publications_received", "Publications that came from the broker.", "received"),
-    column("gateway_deliveries_due", "Subscribers at fan-out, once for each publication.", "due"),
+    Family(
+        Kind.COUNTER,
+        "gateway_deliveries_due",
+        "Subscribers at fan-out, once for each publication: delivered, filtered, dropped and queued together.",
+        ("namespace",),
+        _due,
+    ),
     column("gateway_deliveries", "Deliveries that transports took.", "delivered"),
+    column("gateway_delivered_bytes", "Bytes of those, framing included, before TLS.", "delivered_bytes"),
+    column("gateway_deliveries_filtered", "Deliveries that subscribers had asked not to get.", "filtered"),
     column("gateway_duplicates", "Publications that came again after they were read from the stream.", "duplicates"),
     Family(
         Kind.COUNTER,
         "gateway_deliveries_dropped",
-        "Deliveries that no transport took.",
+        "Deliveries that were due and not made: the reader is too slow, its encoding can't carry the publication, or "
+        "it left in the loop turn that brought it.",
         ("namespace", "reason"),
         lambda scrape: [
             ((namespace, reason), n)
             for namespace, book in scrape.counts.ledgers.items()
             for reason, n in book.dropped.items()
-            if n
         ],
     ),
-    gauge(
+    Family(
+        Kind.GAUGE,
         "gateway_deliveries_queued",
         "Deliveries that wait for the end of the loop turn.",
-        lambda node: node.queued(),
+        ("namespace",),
+        lambda scrape: by_label(_queued(scrape)),
     ),
     histogram(
         "gateway_publish_to_write_seconds",

@@ -33,7 +33,7 @@ class Gauges(Protocol):
     def subscriptions(self) -> Iterable[tuple[str, int]]:
         """Subscriptions by namespace."""
 
-    def queued(self) -> int:
+    def queued_by_namespace(self) -> Mapping[str, int]:
         """Deliveries that wait for the end of the loop turn."""
 
     @property

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Histogram, Ledger
+from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Histogram, Ledger
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_nodes_count_apart() -> None:
     one, two = Counts(), Counts()
     one.errors["publish", 103] += 1
     one.publish_to_write.observe(1.0)
-    one.ledger("").dropped["slow"] += 1
+    one.ledger("").dropped[Dropped.SLOW] += 1
     assert (two.errors, two.publish_to_write.total, two.ledgers) == ({}, 0.0, {})

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from gateway.domain.channels import Channel, Channels, ChannelSettings, Namespace
-from gateway.domain.counts import Counts
+from gateway.domain.counts import Counts, Dropped
 from gateway.domain.hub import Hub, LocalChannel
 from gateway.domain.subscriber import Traffic
 from gateway.domain.track import Track
@@ -72,9 +72,9 @@ def test_a_channel_is_there_as_long_as_somebody_is_subscribed(hub: Hub) -> None:
     local = hub.get("x")
     assert local is not None
     assert (len(hub), list(hub), len(local)) == (1, [local], 2)
-    hub.leave("x", one, FIRST)
+    hub.leave("x", one, FIRST, because=Dropped.UNSUBSCRIBED)
     assert hub.get("x") is local
-    hub.leave("x", two, SECOND)
+    hub.leave("x", two, SECOND, because=Dropped.UNSUBSCRIBED)
     assert (hub.get("x"), len(hub), list(hub)) == (None, 0, [])
 
 
@@ -83,7 +83,7 @@ def test_subscribers_are_grouped_by_what_they_can_share(hub: Hub) -> None:
     for reader, variant in ((one, FIRST), (two, SECOND), (three, FIRST)):
         hub.join(channel("x"), reader, variant)
     assert members(hub, "x") == {"first": [one, three], "second": [two]}
-    hub.leave("x", two, SECOND)
+    hub.leave("x", two, SECOND, because=Dropped.UNSUBSCRIBED)
     assert members(hub, "x") == {"first": [one, three]}
 
 
@@ -98,8 +98,8 @@ def test_joining_twice_counts_once(hub: Hub) -> None:
 def test_who_was_not_there_leaves_no_trace(hub: Hub, name: str) -> None:
     one, two = Reader(), Reader()
     hub.join(channel("x"), one, FIRST)
-    hub.leave(name, two, FIRST)
-    hub.leave(name, one, SECOND)
+    hub.leave(name, two, FIRST, because=Dropped.UNSUBSCRIBED)
+    hub.leave(name, one, SECOND, because=Dropped.UNSUBSCRIBED)
     assert members(hub, "x") == {"first": [one]}
     assert len(hub) == 1
 
@@ -148,7 +148,7 @@ def test_who_has_left_gets_nothing_of_what_waits(hub: Hub) -> None:
     local = hub.get("x")
     assert local is not None
     local.pending.append(Publication(data=msgspec.Raw(b"1")))
-    hub.leave("x", leaves, FIRST)
+    hub.leave("x", leaves, FIRST, because=Dropped.UNSUBSCRIBED)
     deliver(local)
     assert (len(stays.taken), leaves.taken) == (1, [])
 
@@ -159,7 +159,7 @@ def test_a_newcomer_is_subscribed_although_his_coming_drove_the_last_other_one_o
 
     def dismiss_the_slow(local: LocalChannel) -> None:
         local.pending.clear()
-        emptied.leave(local.channel.name, slow, FIRST)
+        emptied.leave(local.channel.name, slow, FIRST, because=Dropped.UNSUBSCRIBED)
 
     emptied = Hub(ledger=Counts().ledger, flush=dismiss_the_slow)
     emptied.join(channel("x"), slow, FIRST)
@@ -254,9 +254,9 @@ def test_a_latecomer_who_leaves_is_gone_and_empties_the_channel(hub: Hub) -> Non
     for reader in (early, late):
         hub.join_after(channel("stream:x"), reader, FIRST, after=6, joined=lambda _: None)
     hub.forget(local)
-    assert hub.leave("stream:x", early, FIRST) == Traffic()
+    assert hub.leave("stream:x", early, FIRST, because=Dropped.UNSUBSCRIBED) == Traffic()
     assert (hub.get("stream:x"), local.subscribers()) == (local, [late])
-    hub.leave("stream:x", late, FIRST)
+    hub.leave("stream:x", late, FIRST, because=Dropped.UNSUBSCRIBED)
     assert (hub.get("stream:x"), len(hub), hub.subscriptions()) == (None, 0, {})
 
 
@@ -268,7 +268,11 @@ def test_joining_and_leaving_tell_what_the_group_was_written(hub: Hub) -> None:
     local.groups[FIRST].sent = Traffic(3, 30)
     assert hub.join(channel("x"), two, FIRST) == Traffic(3, 30)
     local.groups[FIRST].sent = Traffic(5, 50)
-    assert [hub.leave("x", each, FIRST) for each in (two, one, one)] == [Traffic(5, 50), Traffic(5, 50), Traffic()]
+    assert [hub.leave("x", each, FIRST, because=Dropped.UNSUBSCRIBED) for each in (two, one, one)] == [
+        Traffic(5, 50),
+        Traffic(5, 50),
+        Traffic(),
+    ]
 
 
 # Who is told of comings and goings.

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.channels import Channel, Channels, ChannelSettings, Namespace
-from gateway.domain.counts import Counts
+from gateway.domain.counts import Counts, Dropped
 from gateway.domain.hub import Hub
 from gateway.messaging.fanout import Fanout
 from gateway.protocol import codes
@@ -81,15 +81,15 @@ class Reader:
     def dismiss(self, disconnect: Disconnect) -> None:
         self.dismissals.append(disconnect)
         for name in list(self.channels):
-            self.leave(name)
+            self.leave(name, because=Dropped.DISCONNECTED)
 
     def join(self, name: str) -> None:
         self.channels.append(name)
         self.turn.hub.join(_channel(name), self, self.variant)
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, *, because: Dropped = Dropped.UNSUBSCRIBED) -> None:
         self.channels.remove(name)
-        self.turn.hub.leave(name, self, self.variant)
+        self.turn.hub.leave(name, self, self.variant, because=because)
 
     @property
     def frames(self) -> list[list[Any]]:
@@ -200,7 +200,20 @@ def test_who_left_gets_nothing_of_the_batch(turn: Turn) -> None:
     turn.end()
     assert staying.received == [1]
     assert leaving.writes == []
-    assert turn.counts.ledger("").due == 1
+
+
+@pytest.mark.parametrize("because", Dropped)
+def test_who_left_within_a_turn_is_in_the_books_with_its_reason(turn: Turn, because: Dropped) -> None:
+    staying, leaving = turn.subscriber("a"), turn.subscriber("a")
+    turn.publish("a", b"1", b"2")
+    assert turn.fanout.queued_by_namespace() == {"": 4}
+    leaving.leave("a", because=because)
+    ledger = turn.counts.ledger("")
+    assert turn.fanout.queued_by_namespace() == {"": 2}
+    assert (ledger.due, ledger.delivered, ledger.dropped) == (2, 0, Counter({because: 2}))
+    turn.end()
+    assert staying.received == [1, 2]
+    assert (ledger.due, ledger.delivered, ledger.dropped) == (4, 2, Counter({because: 2}))
 
 
 def test_who_left_and_came_back_within_a_turn_starts_after_its_return(turn: Turn) -> None:
@@ -227,7 +240,7 @@ def test_a_slow_reader_is_dismissed_and_harms_nobody_else(turn: Turn) -> None:
     assert first.received == last.received == [1, 2]
     assert first.dismissals == last.dismissals == []
     ledger = turn.counts.ledger("")
-    assert (ledger.due, ledger.delivered, ledger.dropped) == (6, 4, Counter(slow=2))
+    assert (ledger.due, ledger.delivered, ledger.dropped) == (6, 4, Counter({Dropped.SLOW: 2}))
     assert turn.hub.get("b") is None
     turn.publish("a", b"3")
     turn.end()
@@ -314,6 +327,7 @@ def test_out_counters_count_what_was_taken(turn: Turn) -> None:
     turn.end()
     assert turn.counts.messages_out == 4
     assert turn.counts.bytes_out == sum(len(data) for reader in readers for data in reader.writes)
+    assert turn.counts.ledger("").delivered_bytes == turn.counts.bytes_out
 
 
 _NAMES = st.sampled_from(["a", "any:c"])
@@ -336,6 +350,7 @@ class _Model:
     def __init__(self) -> None:
         self.turn = Turn()
         self.wanted: dict[Reader, dict[str, list[str]]] = {}
+        self.due: Counter[str] = Counter()
         self._numbers = itertools.count()
 
     def open(self, kind: int, name: str) -> None:
@@ -362,6 +377,7 @@ class _Model:
         for reader, parts in self.wanted.items():
             if name in reader.channels:
                 parts.setdefault(name, []).extend(texts)
+                self.due[name.partition(":")[0] if ":" in name else ""] += count
         self.turn.publish(name, *(text.encode() for text in texts))
 
     def spoil(self, count: int, name: str) -> None:
@@ -382,11 +398,13 @@ def test_the_ledger_adds_up_and_each_gets_exactly_what_came_while_it_was_subscri
     steps: list[tuple[str, int, str]],
 ) -> None:
     model = _Model()
-    for what, count, name in steps:
+    for what, count, name in [*steps, ("end", 0, "")]:
         getattr(model, what)(count, name)
-    model.turn.end()
-    for book in model.turn.counts.ledgers.values():
-        assert book.due == book.delivered + sum(book.dropped.values())
+        queued = model.turn.fanout.queued_by_namespace()
+        for namespace, book in model.turn.counts.ledgers.items():
+            assert book.due == book.delivered + book.filtered + sum(book.dropped.values())
+            assert book.due + queued.get(namespace, 0) == model.due[namespace]
+    assert model.turn.fanout.queued == 0
     for reader, parts in model.wanted.items():
         got = [str(each) for each in reader.received]
         for part in parts.values():

@@ -1,7 +1,7 @@
 """Metrics: what is counted is told, under documented names, in a form that Prometheus reads."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.broker.redis.counts import RedisCounts
-from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Histogram, Ledger
+from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Histogram, Ledger
 from gateway.observability.metrics import FAMILIES, NodeMetrics
 from gateway.observability.metrics.snapshot import Kind
 from gateway.observability.metrics.text import render
@@ -34,8 +34,8 @@ class FixedGauges:
     def subscriptions(self) -> Iterable[tuple[str, int]]:
         return [("", 2), ("lobby", 9)]
 
-    def queued(self) -> int:
-        return 4
+    def queued_by_namespace(self) -> Mapping[str, int]:
+        return {"lobby": 4}
 
     is_broker_up = True
     redis_counts = RedisCounts(
@@ -58,6 +58,11 @@ class FixedGauges:
 
     def presence_entries(self) -> int:
         return 6
+
+
+class NothingQueued(FixedGauges):
+    def queued_by_namespace(self) -> Mapping[str, int]:
+        return {}
 
 
 def full_counts() -> Counts:
@@ -91,8 +96,15 @@ def full_counts() -> Counts:
         limit_hits=Counter(command_rate=17),
         publish_to_write=latencies,
         ledgers={
-            "": Ledger(published=1, received=2, duplicates=6, due=3, delivered=3),
-            "lobby": Ledger(published=20, received=21, due=22, delivered=18, dropped=Counter(slow=4, not_json=0)),
+            "": Ledger(published=1, received=2, duplicates=6, due=3, delivered=3, delivered_bytes=99),
+            "lobby": Ledger(
+                published=20,
+                received=21,
+                due=22,
+                delivered=15,
+                filtered=3,
+                dropped=Counter({Dropped.SLOW: 4}),
+            ),
         },
     )
 
@@ -169,10 +181,12 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_sent_bytes": {(): 15},
     "gateway_publications_accepted": {("",): 1, ("lobby",): 20},
     "gateway_publications_received": {("",): 2, ("lobby",): 21},
-    "gateway_deliveries_due": {("",): 3, ("lobby",): 22},
-    "gateway_deliveries": {("",): 3, ("lobby",): 18},
+    "gateway_deliveries_due": {("",): 3, ("lobby",): 26},
+    "gateway_deliveries": {("",): 3, ("lobby",): 15},
+    "gateway_deliveries_filtered": {("",): 0, ("lobby",): 3},
+    "gateway_delivered_bytes": {("",): 99, ("lobby",): 0},
     "gateway_deliveries_dropped": {("lobby", "slow"): 4},
-    "gateway_deliveries_queued": {(): 4},
+    "gateway_deliveries_queued": {("",): 0, ("lobby",): 4},
 }
 
 
@@ -194,7 +208,7 @@ def test_no_count_is_forgotten(name: str) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Ledger) if field.name != "dropped"])
 def test_no_column_of_the_ledger_is_forgotten(name: str) -> None:
     values: dict[str, Any] = {name: 77}
-    found = families(Counts(ledgers={"lobby": replace(Ledger(), **values)}))
+    found = families(Counts(ledgers={"lobby": replace(Ledger(), **values)}), NothingQueued())
     assert [each for each in VALUES if samples(found[each]).get(("lobby",)) == 77]
 
 
@@ -202,7 +216,8 @@ def test_the_ledger_of_the_metrics_adds_up() -> None:
     found = {name: samples(family) for name, family in families(full_counts()).items() if name in VALUES}
     for (namespace,), due in found["gateway_deliveries_due"].items():
         dropped = sum(n for labels, n in found["gateway_deliveries_dropped"].items() if labels[0] == namespace)
-        assert due == found["gateway_deliveries"][namespace,] + dropped
+        decided = found["gateway_deliveries"][namespace,] + found["gateway_deliveries_filtered"][namespace,] + dropped
+        assert due == decided + found["gateway_deliveries_queued"][namespace,]
 
 
 def test_latencies_are_cumulated_into_their_buckets() -> None:
