@@ -123,7 +123,7 @@ class GatewayApp:
                 yield
             finally:
                 watching.cancel()
-                await self._drain(life)
+                await self._drain(life, grace_s=0)  # the server takes nobody in any more
                 self._life = None
         self._log.info("stopped")
 
@@ -134,21 +134,21 @@ class GatewayApp:
         return self._life
 
     async def _watch(self, life: "_Life") -> None:
-        """Take no connections once the engine turns out to be none; the application around it lives on."""
-        await life.runtime.stopping.wait()
-        life.gate.is_open = False
-        life.runtime.readiness.own_reason = str(life.runtime.fault)
-        self._log.error("no engine to run on", reason=str(life.runtime.fault))
+        """Drain when asked to; take no connections once the engine turns out to be none.
 
-    async def _drain(self, life: "_Life") -> None:
+        The application around it lives on in both cases.
+        """
+        runtime = life.runtime
+        await runtime.stopping.wait()
+        if runtime.fault is None:
+            await self._drain(life, grace_s=self._config.shutdown.grace_s)
+            return
         life.gate.is_open = False
-        life.runtime.send_away()
-        try:
-            async with asyncio.timeout(self._config.shutdown.timeout_s):
-                await life.gate.emptied()
-                await life.runtime.services.presences.taken()
-        except TimeoutError:
-            self._log.warning("shutdown timed out", sockets=life.gate.sockets)
+        runtime.readiness.own_reason = str(runtime.fault)
+        self._log.error("no engine to run on", reason=str(runtime.fault))
+
+    async def _drain(self, life: "_Life", *, grace_s: float) -> None:
+        await life.runtime.part_with_clients(life.gate, grace_s=grace_s, shut=lambda: None)
 
 
 class _Life:

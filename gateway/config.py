@@ -26,6 +26,7 @@ from gateway.domain.channels import ChannelOptions, ChannelSettings
 from gateway.domain.session import SessionSettings
 from gateway.domain.windows import STATISTICS
 from gateway.messaging.cluster import ClusterSettings
+from gateway.messaging.drain import FLUSH_S, DrainSettings, ShutdownSettings
 from gateway.messaging.extensions import ExtensionError
 from gateway.messaging.handlers import PING, Handler, HandlerSettings, installed_handlers
 from gateway.messaging.intake import IntakeSettings
@@ -128,13 +129,6 @@ class HealthSettings(Settings):
     """How long the broker may be out of reach before `/readyz` says 503; connections are never cut for it."""
 
 
-class ShutdownSettings(Settings):
-    """`shutdown`: how a node stops."""
-
-    timeout_s: Seconds = 30.0
-    """After SIGTERM, how long until the process ends whatever happens."""
-
-
 class Config(Settings):
     """Everything that can be configured."""
 
@@ -156,10 +150,11 @@ class Config(Settings):
     log: LogSettings = LogSettings()
     health: HealthSettings = HealthSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
+    drain: DrainSettings = DrainSettings()
 
     @model_validator(mode="after")
     def _check_across_tables(self) -> Self:
-        faults = [*faulty_extensions(self, installed_handlers(), installed_processors())]
+        faults = [*faulty_extensions(self, installed_handlers(), installed_processors()), *_faulty_shutdown(self)]
         personal = self.client.subscribe_to_user_personal_channel
         names = {namespace.name for namespace in self.channel.namespaces}
         if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
@@ -218,6 +213,16 @@ def _faulty_processors(channel: ChannelSettings, installed: Mapping[str, Process
                 yield f"{place}.processors has {name!r}: {error}"
 
 
+def _faulty_shutdown(config: Config) -> Iterator[str]:
+    timeout_s, grace_s, window_s = config.shutdown.timeout_s, config.shutdown.grace_s, config.drain.window_s
+    needed_s = grace_s + window_s + FLUSH_S
+    if timeout_s < needed_s:
+        yield (
+            f"shutdown.timeout = {timeout_s:g} s: is too short, since shutdown.grace ({grace_s:g} s), drain.window "
+            f"({window_s:g} s) and {FLUSH_S:g} s to flush take {needed_s:g} s; raise it, or lower those"
+        )
+
+
 def load(
     path: Path | None = None,
     *,
@@ -254,7 +259,7 @@ def load(
 
 
 def development() -> dict[str, Any]:
-    """Return the values of `--dev`: loopback, everybody may do everything, a playground."""
+    """Return the values of `--dev`: loopback, everybody may do everything, a playground, an end without delay."""
     open_to_all = {
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": True,
@@ -274,6 +279,8 @@ def development() -> dict[str, Any]:
         },
         "connection_init": {"enabled": True},
         "playground": {"enabled": True},
+        "shutdown": {"grace": 0},
+        "drain": {"window": 0},
     }
 
 

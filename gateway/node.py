@@ -1,6 +1,7 @@
 """A node as a process: its ports, and the order in which it starts, drains and stops.
 
-A node's life: bind → build → serve → (signal) unready → take no new connections → close clients → flush → stop.
+A node's life: bind → build → serve → (signal) unready → grace → take no new connections → send clients away, at a pace
+→ flush → stop.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ _GATE: Final = (
 
 
 class Node(Runtime):
-    """One gateway process. Build it, then `run` it; `stop` may be called from a signal handler."""
+    """One gateway process. Build it, then `run` it; `drain` and `stop` may be called from a signal handler."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Node(Runtime):
     # Life.
 
     async def run(self) -> None:
-        """Serve until `stop` is called, then drain; returns when all is released.
+        """Serve until `drain` or `stop` is called, then part with the clients; returns when all is released.
 
         Raises:
             EngineError: if what it should run on is none that it can work with; the node has stopped then.
@@ -101,11 +102,7 @@ class Node(Runtime):
             self._log.info("started", public=address_text(public.address), internal=address_text(internal.address))
             await self.stopping.wait()
             reloading.cancel()
-            try:
-                async with asyncio.timeout(self.config.shutdown.timeout_s):
-                    await self._drain(gate, public)
-            except TimeoutError:
-                self._log.warning("shutdown timed out", sockets=gate.sockets)
+            await self.part_with_clients(gate, grace_s=self.config.shutdown.grace_s, shut=public.stop_accepting)
             public.stop()
             await serving
             internal.stop()
@@ -145,14 +142,6 @@ class Node(Runtime):
             except ConfigError as error:
                 for fault in error.faults:
                     self._log.error("not reloaded", fault=fault)
-
-    async def _drain(self, gate: Gate, public: Listener) -> None:
-        """Send everybody away and wait until their sockets have gone."""
-        gate.is_open = False
-        public.stop_accepting()
-        self.send_away()
-        await gate.emptied()
-        await self.services.presences.taken()
 
     # Parts.
 
@@ -214,7 +203,7 @@ def _live_certificate(certificate: Certificate) -> LivePart:
 
 
 async def run_until_signalled(node: Node) -> None:
-    """Run *node* until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads."""
+    """Run *node* until SIGTERM or SIGINT, which drain it; a second signal ends the process at once. SIGHUP reloads."""
     loop = asyncio.get_running_loop()
 
     def handle(signum: int) -> None:
@@ -222,7 +211,7 @@ async def run_until_signalled(node: Node) -> None:
         for other in _SIGNALS:
             loop.remove_signal_handler(other)
             loop.add_signal_handler(other, os._exit, 128 + other)
-        node.stop()
+        node.drain()
 
     for signum in _SIGNALS:
         loop.add_signal_handler(signum, handle, signum)

@@ -9,7 +9,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -30,6 +30,7 @@ from gateway.messaging.administration import Administration
 from gateway.messaging.cluster import Cluster
 from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
 from gateway.messaging.conversation import Conversation
+from gateway.messaging.drain import Drain
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
 from gateway.messaging.reconfiguring import put_in_force
@@ -40,6 +41,7 @@ from gateway.observability.logs import set_level
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_rules, make_services
 from gateway.protocol import codes
 from gateway.reload import Commit, LivePart, Plan, plan
+from gateway.transport.acceptor import Gate
 
 PartT = TypeVar("PartT")
 _RULES: Final = (
@@ -62,6 +64,7 @@ class Runtime:
         self, config: Config, log: structlog.typing.FilteringBoundLogger, *, clock: Clock | None = None
     ) -> None:
         self.config = config
+        self._clock = clock or Clock()
         self.counts = Counts()
         self.connections: Connections[Conversation] = Connections()
         self.hub = Hub(ledger=self.counts.ledger)
@@ -71,6 +74,8 @@ class Runtime:
         """The last minutes of all nodes."""
         self.fault: EngineError | None = None
         """Why the engine is none that this node can work with."""
+        self.draining = Drain(config.drain, monotonic=self._clock.monotonic)
+        """How it parts with its clients, and how far that is."""
         self.stopping = asyncio.Event()
         """Set when the node should stop: somebody has asked for it, or there is such a fault."""
         self.api_keys = KeyRing(config.http_api)
@@ -87,7 +92,6 @@ class Runtime:
         ]
         """All that can change while the node runs; a key that is in none of them needs a restart."""
         self._log = log
-        self._clock = clock or Clock()
         self._engine: Engine | None = None
         self._surroundings: Surroundings | None = None
         self._services: Services | None = None
@@ -211,8 +215,13 @@ class Runtime:
 
     # Life.
 
+    def drain(self) -> None:
+        """Ask the node to part with its clients in good order and stop; a second time does nothing."""
+        self.stopping.set()
+
     def stop(self) -> None:
-        """Ask the node to stop; a second time does nothing."""
+        """Ask it to stop without delay: no grace, no pace, also for a drain that is under way."""
+        self.draining.hurry()
         self.stopping.set()
 
     @asynccontextmanager
@@ -268,13 +277,37 @@ class Runtime:
         self.readiness.own_reason = None
         self._note_trouble(self.engine)
 
-    def send_away(self) -> None:
-        """Be unready, and disconnect everybody; what was accepted in this turn goes out before the goodbyes."""
+    async def part_with_clients(self, gate: Gate, *, grace_s: float, shut: Callable[[], None]) -> None:
+        """Be unready, wait for the grace, `shut` the door, send all clients away and wait until all is flushed.
+
+        It ends in any case with `shutdown.timeout`, and then who is left has been told, at least. Nobody is waited for
+        where nobody is connected.
+        """
+        began_at_s = self._clock.monotonic()
         self.readiness.own_reason = "draining"
-        self._log.info("draining", connections=len(self.connections))
-        self.services.fanout.flush()
-        for conversation in self.connections:
-            conversation.disconnect(codes.SHUTDOWN)
+        self.draining.is_active = True
+        self._log.info(
+            "draining", connections=len(self.connections), grace_s=grace_s, window_s=self.config.drain.window_s
+        )
+        try:
+            async with asyncio.timeout(self.config.shutdown.timeout_s):
+                await _either(gate.emptied(), self.draining.hurried(), at_most_s=grace_s)
+                gate.is_open = False
+                shut()
+                await self.draining.run(self.services)
+                await gate.emptied()
+                await self.services.presences.taken()
+        except TimeoutError:
+            self._log.warning("shutdown timed out", sockets=gate.sockets, connections=len(self.connections))
+            gate.is_open = False
+            shut()
+            self.draining.tell_all(self.services)
+        self._log.info(
+            "drained",
+            connections=self.draining.clients,
+            sent_away=self.draining.sent_away,
+            seconds=round(self._clock.monotonic() - began_at_s, 3),
+        )
 
     async def _hold(self, engine: Engine) -> None:
         """Hold the engine's links, and say so if it turns out to be none that this node can work with."""
@@ -343,6 +376,16 @@ def _there(part: PartT | None) -> PartT:
     if part is None:
         raise AssertionError("the node does not run yet")
     return part
+
+
+async def _either(*those: Coroutine[Any, Any, None], at_most_s: float) -> None:
+    """Wait until one of *those* is over, and no longer than *at_most_s*."""
+    tasks = [asyncio.ensure_future(each) for each in those]
+    try:
+        await asyncio.wait(tasks, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def default_name() -> str:

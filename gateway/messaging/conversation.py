@@ -126,6 +126,11 @@ class Conversation(ABC):
         """Whether the connection has ended, which any await may have brought."""
         return self.session.state is State.CLOSED
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether nothing that the client has asked for is still to be carried out or answered."""
+        return not self._is_busy and not self._waiting()
+
     def note_received(self, size: int) -> None:
         """Count one message of *size* bytes from the peer."""
         counts, traffic = self.services.counts, self.traffic

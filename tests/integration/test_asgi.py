@@ -316,6 +316,20 @@ async def test_who_is_left_at_the_end_is_sent_away(embedded: Embedded) -> None:
     assert plain.sent[-1] == {"type": "websocket.close", "code": 1001, "reason": "shutdown"}
 
 
+async def test_a_drain_sends_everybody_away_and_leaves_the_application_running(embedded: Embedded) -> None:
+    async with embedded.living() as gateway:
+        clients = [await speak(gateway) for _ in range(3)]
+        gateway.runtime.drain()
+        for client in clients:
+            await client.ended()
+        late = StrictServer(gateway, "/connection/websocket")
+        await late.ended()
+        assert gateway.runtime.unready_because() == "draining"
+        assert gateway.is_running
+    assert [client.sent[-1]["code"] for client in clients] == [3001] * 3
+    assert [message["type"] for message in late.sent] == ["websocket.close"]
+
+
 async def test_a_plain_client_is_not_asked_for_pongs_that_asgi_does_not_carry() -> None:
     quick = Embedded({"client": {"ping_interval": "300ms", "pong_timeout": "100ms"}})
     async with quick.living() as gateway:

@@ -315,7 +315,7 @@ async def test_a_half_open_link_in_the_pool_is_found_and_replaced(node: RunningN
 async def test_a_node_that_drains_sends_its_clients_away_and_they_come_back_to_the_next(node: RunningNode) -> None:
     events: list[ClientEvent] = []
     settings = ClientSettings(backoff=QUICK)
-    async with running_node({"shutdown": {"timeout": "1s"}}) as other:
+    async with running_node({"shutdown": {"timeout": "2s"}}) as other:
         addresses = [other.client_url, node.client_url]
         client = Client(addresses, on_event=events.append, settings=settings)
         await client.__aenter__()

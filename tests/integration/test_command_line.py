@@ -397,7 +397,7 @@ async def test_free_ports_are_told_by_the_log_and_sigterm_says_goodbye_and_ends_
             assert await close_of(client) == (3001, "shutdown")
             assert await close_of(plain) == (1001, "shutdown")
         assert await process.ended() == 0
-        assert [event["event"] for event in process.events][-1] == "stopped"
+        assert [event["event"] for event in process.events][-2:] == ["drained", "stopped"]
         assert {event["level"] for event in process.events} == {"info"}
 
 
@@ -438,7 +438,7 @@ async def test_a_second_signal_ends_at_once_what_would_wait_for_a_deaf_client(se
 
 
 async def test_a_deaf_client_holds_a_node_up_no_longer_than_the_shutdown_timeout() -> None:
-    times = {"GATEWAY_WEBSOCKET__CLOSE_TIMEOUT": "10m", "GATEWAY_SHUTDOWN__TIMEOUT": "500ms"}
+    times = {"GATEWAY_WEBSOCKET__CLOSE_TIMEOUT": "10m", "GATEWAY_SHUTDOWN__TIMEOUT": "2s"}
     async with serving("--dev", environment=times) as process:
         async with deaf_client(process):
             assert await process.stop() == 0

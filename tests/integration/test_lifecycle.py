@@ -371,7 +371,7 @@ async def test_a_node_that_is_terminated_under_load_tells_every_client_with_a_wh
     )
     assert sum(event["bytes_out"] for event in closed) == sum(each.data_bytes for each in members)
     assert errors_of(process) == []
-    assert [event["event"] for event in process.events][-2:] == ["closed", "stopped"]
+    assert [event["event"] for event in process.events][-3:] == ["closed", "drained", "stopped"]
 
 
 def is_publication_of_load(line: Any) -> bool:

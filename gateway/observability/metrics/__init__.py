@@ -11,12 +11,13 @@ from gateway.domain.counts import Counts
 from gateway.observability.metrics.channels import CHANNELS
 from gateway.observability.metrics.clients import CLIENTS
 from gateway.observability.metrics.family import Family, Gauges, Scrape
+from gateway.observability.metrics.health import HEALTH
 from gateway.observability.metrics.node import NODE
 from gateway.observability.metrics.process import ProcessMetrics
 from gateway.observability.metrics.redis import REDIS
 from gateway.observability.metrics.snapshot import Snapshot
 
-FAMILIES: Final[tuple[Family, ...]] = (*NODE, *CLIENTS, *CHANNELS, *REDIS)
+FAMILIES: Final[tuple[Family, ...]] = (*NODE, *HEALTH, *CLIENTS, *CHANNELS, *REDIS)
 
 _REFERENCE_HEAD: Final = """\
 # Metrics reference

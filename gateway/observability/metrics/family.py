@@ -50,6 +50,21 @@ class Gauges(Protocol):
     def presence_entries(self) -> int:
         """Subscriptions that are kept in a channel's presence."""
 
+    @property
+    def draining(self) -> "DrainProgress":
+        """How the node parts with its clients."""
+
+
+class DrainProgress(Protocol):
+    """How far a node has parted with its clients."""
+
+    is_active: bool
+    """Whether it does so."""
+    clients: int
+    """Who were connected when it began to send them away."""
+    sent_away: int
+    """Who it has sent away since."""
+
 
 class Scrape:
     """One node at the moment of one scrape."""

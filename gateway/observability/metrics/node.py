@@ -14,8 +14,6 @@ NODE: Final = (
         lambda scrape: [((scrape.gauges.version,), 1)],
         Joining.MAX,
     ),
-    gauge("gateway_ready", "1 while /readyz answers 200.", lambda node: node.is_ready, joining=Joining.MIN),
-    gauge("gateway_broker_up", "1 while the broker works.", lambda node: node.is_broker_up, joining=Joining.MIN),
     gauge(
         "gateway_nodes",
         "Nodes of the cluster that this node knows, itself included.",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,8 @@ class FixedGauges:
 
     def presence_entries(self) -> int:
         return 6
+
+    draining = SimpleNamespace(is_active=True, clients=8, sent_away=9)
 
 
 class NothingQueued(FixedGauges):
@@ -135,6 +138,9 @@ def test_every_family_is_there_with_its_type_and_help_even_before_anything_happe
 VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_build_info": {('1.0 "x"\n\\',): 1},
     "gateway_ready": {(): 1},
+    "gateway_drain_active": {(): 1},
+    "gateway_drain_clients": {(): 8},
+    "gateway_drain_sent_away": {(): 9},
     "gateway_broker_up": {(): 1},
     "gateway_nodes": {(): 3},
     "gateway_presence_entries": {(): 6},
