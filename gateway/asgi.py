@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from starlette.applications import Starlette
 from starlette.routing import Router
+from starlette.types import ASGIApp
 
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
@@ -73,14 +73,15 @@ class GatewayApp:
             case "websocket":
                 await ASGIWebSocket(self._living.gate, scope, receive, send).run()
             case "http":
-                await self._pages(scope, receive, send)
+                pages = self._pages if self._life is None else self._life.public
+                await pages(scope, receive, send)
             case "lifespan":
                 await self._own_lifespan(scope, receive, send)
             case other:
                 raise AssertionError(f"a scope of a kind that ASGI 3 does not have: {other!r}")
 
     async def internal(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve `/livez`, `/readyz` and `/metrics`: mount it where only operators come."""
+        """Serve `/livez`, `/readyz`, `/metrics`, `/api` and `/docs`: mount it where only operators come."""
         await self._living.internal(scope, receive, send)
 
     @property
@@ -115,7 +116,7 @@ class GatewayApp:
             config = self._config
             variants = PayloadVariants(JSONCodec(max_depth=config.json_.max_depth))
             gate = Gate(config.websocket, config.client, config.plain, services, variants)
-            life = self._life = _Life(runtime, gate)
+            life = self._life = _Life(runtime, gate, self._pages)
             watching = tasks.create_task(self._watch(life), name="engine fault")
             runtime.begin_serving()
             self._log.info("started", public="asgi")
@@ -154,15 +155,17 @@ class GatewayApp:
 class _Life:
     """What there is between the beginning and the end of one lifespan."""
 
-    def __init__(self, runtime: Runtime, gate: Gate) -> None:
+    def __init__(self, runtime: Runtime, gate: Gate, pages: ASGIApp) -> None:
         self.runtime = runtime
         self.gate = gate
         metrics = NodeMetrics(runtime.counts, runtime)
-        self.internal: Starlette = internal_app(
+        internal = internal_app(
             unready_because=runtime.unready_because,
             broker_trouble=lambda: runtime.readiness.trouble,
             render_metrics=lambda accept: render(metrics.snapshot(), accept),
         )
+        self.internal = runtime.with_api(internal, is_public=False)
+        self.public = runtime.with_api(pages, is_public=True)
 
 
 class _OwnNode:

@@ -165,13 +165,14 @@ class Node(Runtime):
             self.counts.connections_refused[reason] += 1
             self._log.info("refused", reason=reason, status=status)
 
+        pages = public_app(
+            websocket_paths=paths,
+            has_playground=config.playground.enabled,
+            has_init=config.connection_init.enabled,
+        )
         public = Listener(
             self._public_socket,
-            public_app(
-                websocket_paths=paths,
-                has_playground=config.playground.enabled,
-                has_init=config.connection_init.enabled,
-            ),
+            self.with_api(pages, is_public=True),
             head=config.http_server,
             refused=refused,
             context=self._certificate.context if self._certificate is not None else None,
@@ -180,10 +181,13 @@ class Node(Runtime):
         metrics = NodeMetrics(self.counts, self)
         internal = Listener(
             self._internal_socket,
-            internal_app(
-                unready_because=self.unready_because,
-                broker_trouble=lambda: self.readiness.trouble,
-                render_metrics=lambda accept: render(metrics.snapshot(), accept),
+            self.with_api(
+                internal_app(
+                    unready_because=self.unready_because,
+                    broker_trouble=lambda: self.readiness.trouble,
+                    render_metrics=lambda accept: render(metrics.snapshot(), accept),
+                ),
+                is_public=False,
             ),
             head=config.http_server,
             refused=refused,

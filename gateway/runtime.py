@@ -15,9 +15,12 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
+from starlette.types import ASGIApp
 
 from gateway import __version__
+from gateway.api.application import APIApplication
 from gateway.api.keys import KeyRing
+from gateway.api.server import ServerAPI
 from gateway.broker.contract import BrokerError, Engine, EngineError
 from gateway.broker.redis.counts import RedisCounts
 from gateway.broker.redis.engine import RedisEngine
@@ -119,6 +122,22 @@ class Runtime:
     def administration(self) -> Administration:
         """The operations of the server API."""
         return _there(self._administration)
+
+    def with_api(self, pages: ASGIApp, *, is_public: bool) -> ASGIApp:
+        """Return *pages* with the server API before them, if the configuration wants it on that port."""
+        settings = self.config.http_api
+        if not settings.enabled or (is_public and not settings.public):
+            return pages
+        api = ServerAPI(
+            self.administration,
+            self.api_keys,
+            settings,
+            self.counts,
+            log=self._log,
+            monotonic=self._clock.monotonic,
+            max_depth=self.config.json_.max_depth,
+        )
+        return APIApplication(api, pages, has_documentation=not is_public)
 
     # What metrics and health read.
 

@@ -96,6 +96,12 @@ class Counts:
     """By method."""
     errors: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By method and error code."""
+    api_calls: Counter[str] = field(default_factory=Counter)
+    """Calls of the server API by method, those of batches included."""
+    api_errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Those of them that were not carried out, by method and by error code, or HTTP status where it got no further."""
+    api_durations: dict[str, Histogram] = field(default_factory=dict)
+    """Requests to the server API by method, from the whole body to the answer, in seconds."""
     gaps: int = 0
     """Publications that did not follow the one before, so that the stream had to be read."""
     caught_up: int = 0

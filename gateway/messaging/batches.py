@@ -5,7 +5,7 @@ they share a pipeline. They are published in the order of the batch all the same
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.messaging.administration import Administration, broadcasted, published
@@ -46,6 +46,7 @@ _ALL: Final = (
 )
 METHODS: Final[Mapping[str, Method]] = {method.name: method for method in _ALL}
 BATCH: Final = "batch"
+_SENT_TOGETHER: Final = frozenset({"publish", "broadcast"})
 
 
 class _Entry(NamedTuple):
@@ -56,65 +57,85 @@ class _Entry(NamedTuple):
 
 
 class Batches:
-    """Carries batches out, and calls *note* with the method and the error of each call, `None` where there is none."""
+    """Carries batches out."""
 
-    def __init__(
-        self,
-        administration: Administration,
-        *,
-        note: Callable[[str, Refusal | None], None] = lambda _name, _error: None,
-    ) -> None:
+    def __init__(self, administration: Administration) -> None:
         self._administration = administration
-        self._note = note
 
-    async def carry_out(self, batch: BatchCall, *, may: Callable[[Scope], bool]) -> BatchResult:
-        """Answer each call; *may* tells what the caller is allowed."""
-        entries = [_read(command) for command in batch.commands]
-        replies: list[BatchReply] = [BatchReply() for _ in entries]
-        sending: list[tuple[int, _Entry, Any]] = []
+    async def carry_out(
+        self, batch: BatchCall, *, may: Callable[[Scope], bool], note: Callable[[str, Any, Refusal | None], object]
+    ) -> BatchResult:
+        """Answer each call; *may* tells what the caller is allowed.
+
+        *note* is told each call's method, the call, and why it was not carried out, if it was not. An unknown one has
+        no method and is `None`.
+        """
+        work = _Work(self._administration, len(batch.commands), note)
         waiting: list[tuple[int, _Entry]] = []
-        for index, entry in enumerate(entries):
+        for index, command in enumerate(batch.commands):
+            entry = _read(command)
             error = _refuse(entry, may)
             if error is not None:
-                self._answer(replies, index, entry, error)
-            elif entry.name == "publish":
-                sending.append((index, entry, self._administration.begin_publish(entry.call)))
-            elif entry.name == "broadcast":
-                sending.append((index, entry, self._administration.begin_broadcast(entry.call)))
+                work.answer(index, entry, error)
+            elif entry.name in _SENT_TOGETHER:
+                work.send(index, entry)
             elif batch.parallel:
                 waiting.append((index, entry))
             else:
-                await self._finish(replies, sending)
-                sending = []
-                self._answer(replies, index, entry, await self._call(entry))
-        await self._finish(replies, sending)
+                await work.sent()
+                await work.call([(index, entry)])
+        await work.sent()
         for start in range(0, len(waiting), MAX_PARALLEL):
-            part = waiting[start : start + MAX_PARALLEL]
-            async with asyncio.TaskGroup() as tasks:
-                begun = [tasks.create_task(self._call(entry), name=f"batch {entry.name}") for _, entry in part]
-            for (index, entry), task in zip(part, begun, strict=True):
-                self._answer(replies, index, entry, task.result())
-        return BatchResult(replies)
+            await work.call(waiting[start : start + MAX_PARALLEL])
+        return BatchResult(work.replies)
 
-    async def _call(self, entry: _Entry) -> Any:
-        return await METHODS[entry.name].carry_out(self._administration, entry.call)
 
-    async def _finish(self, replies: list[BatchReply], sending: list[tuple[int, _Entry, Any]]) -> None:
+class _Work:
+    """One batch, as far as it has got."""
+
+    def __init__(
+        self, administration: Administration, size: int, note: Callable[[str, Any, Refusal | None], object]
+    ) -> None:
+        self.replies = [BatchReply() for _ in range(size)]
+        self._administration = administration
+        self._note = note
+        self._sending: list[tuple[int, _Entry, Any]] = []
+
+    def send(self, index: int, entry: _Entry) -> None:
+        """Hand publications to the broker."""
+        office, call = self._administration, entry.call
+        sent = office.begin_publish(call) if entry.name == "publish" else office.begin_broadcast(call)
+        self._sending.append((index, entry, sent))
+
+    async def sent(self) -> None:
+        """Wait until the broker has them."""
+        sending, self._sending = self._sending, []
         for index, entry, sent in sending:
             result = sent
             if isinstance(sent, list):
                 result = await broadcasted(sent)
             elif not isinstance(sent, Refusal):
                 result = await published(sent)
-            self._answer(replies, index, entry, result)
+            self.answer(index, entry, result)
 
-    def _answer(self, replies: list[BatchReply], index: int, entry: _Entry, result: Any) -> None:
-        if isinstance(result, Refusal):
-            replies[index].error = result.error
-            self._note(entry.name, result)
+    async def call(self, part: Sequence[tuple[int, _Entry]]) -> None:
+        """Carry out calls, all at the same time."""
+        async with asyncio.TaskGroup() as tasks:
+            begun = [tasks.create_task(self._carry_out(entry), name=f"batch {entry.name}") for _, entry in part]
+        for (index, entry), task in zip(part, begun, strict=True):
+            self.answer(index, entry, task.result())
+
+    def answer(self, index: int, entry: _Entry, result: Any) -> None:
+        """Take down what became of a call."""
+        is_refused = isinstance(result, Refusal)
+        if is_refused:
+            self.replies[index].error = result.error
         else:
-            setattr(replies[index], entry.name, result)
-            self._note(entry.name, None)
+            setattr(self.replies[index], entry.name, result)
+        self._note(entry.name, entry.call, result if is_refused else None)
+
+    async def _carry_out(self, entry: _Entry) -> Any:
+        return await METHODS[entry.name].carry_out(self._administration, entry.call)
 
 
 def _read(command: BatchCommand) -> _Entry:

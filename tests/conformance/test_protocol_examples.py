@@ -6,7 +6,8 @@ Each script is a table of lines:
     ← line      the server sends this message next, byte for byte
     ■ code …    the server closes with this code and reason, and nothing comes before
     + seconds   the clock moves forward
-    ! call …    the server is told to do something to user 42, or to a channel, as its API would (`_Player._order`)
+    ! call …    the server API is called; `user` is 42 unless given, and `transport:call` asks for that error mode
+    = status …  that call was answered so, byte for byte; without such a line, with 200 and an empty result
     A: B:       whose line it is; without it, A's
 
 `JWT(name)` stands for the token with the claims of that name. In what is received, client ids read `<A>`, `<B>` (in the
@@ -16,22 +17,19 @@ loaded machine may take longer over a script than a ping interval.
 """
 
 import asyncio
-import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+import httpx
 import jwt
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.messaging.control import DisconnectUser, Order, RefreshUser, SubscribeUser, UnsubscribeUser
-from gateway.protocol.codes import Disconnect
-from gateway.protocol.messages import StreamPosition
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.redis_servers import redis_server
 
@@ -41,6 +39,9 @@ _EPOCH: Final = re.compile(r'"epoch":"([A-Za-z]{8})"')
 _PUBLICATION: Final = re.compile(r"PUB\((\d+)(?:,(<E\d>))?\)")
 _TTL: Final = re.compile(r'"ttl":(\d+)')
 _SLACK_S: Final = 5
+_DONE: Final = '200 {"result":{}}'
+_ABOUT_USERS: Final = {"subscribe", "unsubscribe", "disconnect", "refresh"}
+_EXPIRES_IN: Final = re.compile(r'"expires_in":(\d+)')
 _VERSION: Final = re.compile(r'"version":"gateway [^"]+"')
 
 SUBSCRIBE = {"allow_subscribe_for_client": True}
@@ -52,7 +53,9 @@ STREAM = {
     "history_ttl": "300s",
     "force_recovery": True,
 }
+API_KEY: Final = "a key of the tests"
 SETTINGS: dict[str, Any] = {
+    "http_api": {"key": API_KEY},
     "client": {
         "allow_anonymous_connect_without_token": False,
         "ping_interval": "5s",
@@ -479,7 +482,7 @@ EXAMPLES: dict[str, str] = {
     """,
     "23 after history_remove, at the top and one behind": _published("stream:23", 3)
     + """
-        ! remove_history stream:23
+        ! history_remove {"channel":"stream:23"}
         → {"id":2,"subscribe":{"channel":"stream:23","recover":true,"offset":3}}
         ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","recovered":true,"offset":3,"positioned":true,"was_recovering":true}}
         → {"id":3,"unsubscribe":{"channel":"stream:23"}}
@@ -621,7 +624,7 @@ EXAMPLES: dict[str, str] = {
         ! unsubscribe {"channel":"plain"}
         ! refresh {"expires_in":996}
         ← {"push":{"refresh":{"expires":true,"ttl":996}}}
-        ! refresh {"is_expired":true}
+        ! refresh {"expired":true}
         ■ 3005 connection expired
     """,
     "33 a server-side subscription with a position to recover from": _published("stream:33b", 2)
@@ -639,6 +642,65 @@ EXAMPLES: dict[str, str] = {
     + """
         ! disconnect {"disconnect":{"code":4001,"reason":"bye"}}
         ■ 4001 bye
+    """,
+    "39 publications with tags, with a version, without history": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:39"}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        ! publish {"channel":"stream:39","data":{"a": 1},"tags":{"k":"v"}}
+        = 200 {"result":{"offset":1,"epoch":"<E1>"}}
+        ← {"push":{"channel":"stream:39","pub":{"data":{"a": 1},"offset":1,"tags":{"k":"v"},"epoch":"<E1>"}}}
+        ! publish {"channel":"stream:39","data":{"a": 3},"version":5}
+        = 200 {"result":{"offset":2,"epoch":"<E1>"}}
+        ← {"push":{"channel":"stream:39","pub":{"data":{"a": 3},"offset":2,"version":5}}}
+        ! publish {"channel":"stream:39","data":{"a": 2},"version":4}
+        = 200 {"result":{"offset":2,"epoch":"<E1>"}}
+        ! publish {"channel":"stream:39","data":{"n": "skip"},"skip_history":true}
+        = 200 {"result":{}}
+        ← {"push":{"channel":"stream:39","pub":{"data":{"n": "skip"}}}}
+    """,
+    "45 HTTP API": """
+        ! publish {"channel":"room:45","data":{"a":1},"tags":{"k":"v"}}
+        = 200 {"result":{"offset":1,"epoch":"<E1>"}}
+        ! publish {"channel":"nope:x","data":{}}
+        = 200 {"error":{"code":102,"message":"unknown channel"}}
+        ! transport:publish {"channel":"nope:x","data":{}}
+        = 404 {"code":102,"message":"unknown channel"}
+        ! publish {"channel":"room:45","data":{"a":2}}
+        = 200 {"result":{"offset":2,"epoch":"<E1>"}}
+        ! broadcast {"channels":["room:45","plain","nope:x"],"data":{"b":1}}
+        = 200 {"result":{"responses":[{"result":{"offset":3,"epoch":"<E1>"}},{"result":{}},{"error":{"code":102,"message":"unknown channel"}}]}}
+        ! history {"channel":"room:45","limit":2}
+        = 200 {"result":{"publications":[{"data":{"a":1},"offset":1,"tags":{"k":"v"}},{"data":{"a":2},"offset":2}],"epoch":"<E1>","offset":3}}
+        → {"id":1,"connect":{"token":"JWT(42)"}} ‖ {"id":2,"subscribe":{"channel":"room:45"}}
+        ← {"id":1,"connect":{"client":"<A>","version":"V","ping":5,"pong":true}}
+        ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","offset":3,"positioned":true}}
+        ! batch {"commands":[{"publish":{"channel":"plain","data":{}}},{"presence_stats":{"channel":"room:45"}},{"nope":{}}],"parallel":true}
+        = 200 {"replies":[{"publish":{}},{"presence_stats":{"num_clients":1,"num_users":1}},{"error":{"code":104,"message":"not found"}}]}
+        ! presence {"channel":"room:45"}
+        = 200 {"result":{"presence":{"<A>":{"user":"42","client":"<A>"}}}}
+        ! batch {"commands":[]}
+        = 200 {}
+    """,
+    "45 HTTP API: what is off, and what nobody has": """
+        ! presence {"channel":"plain"}
+        = 200 {"error":{"code":108,"message":"not available"}}
+        ! transport:history {"channel":"plain"}
+        = 400 {"code":108,"message":"not available"}
+        ! publish {"channel":"","data":{}}
+        = 200 {"error":{"code":107,"message":"bad request"}}
+        ! publish {"channel":"plain"}
+        = 200 {"error":{"code":107,"message":"bad request"}}
+        ! transport:history {"channel":"room:45n","since":{"offset":1,"epoch":"x"}}
+        = 416 {"code":112,"message":"unrecoverable position"}
+        ! rpc {"method":"nope"}
+        = 200 {"error":{"code":104,"message":"not found"}}
+        ! presence {"channel":"room:45n"}
+        = 200 {"result":{"presence":{}}}
+        ! channels {"pattern":"nobody-is-here-*"}
+        = 200 {"result":{"channels":{}}}
+        ! disconnect {"user":"nobody"}
+        ! unsubscribe {"user":"nobody","channel":"plain"}
     """,
     "35 lost position of a client-side subscription": OPEN
     + """
@@ -689,10 +751,14 @@ class _Player:
         self._ids: dict[str, str] = {}
         self._lines: dict[str, list[str]] = {}
         self._epochs: list[str] = []
+        self._answer = _DONE
+        """What the last call of the API was answered with, until a script has looked at it."""
 
     async def play(self, script: str) -> None:
         for who, what, text in _steps(script):
-            if who not in self._sockets:
+            if what != "=":
+                assert self._answer == _DONE
+            if who not in self._sockets and what not in {"!", "="}:
                 await self._open(who)
             match what:
                 case "→":
@@ -705,7 +771,10 @@ class _Player:
                     code, _, reason = text.partition(" ")
                     assert await self._closed(who) == (int(code), reason)
                 case "!":
-                    await self._order(*text.split(" ", 1))
+                    await self._do(*text.split(" ", 1))
+                case "=":
+                    assert self._masked("", self._answer) == text
+                    self._answer = _DONE
                 case _:
                     # A little more than was asked for: the node looks at its clock ten times a second.
                     self._node.clock.ahead_s += float(text)
@@ -716,36 +785,26 @@ class _Player:
         )
         self._lines[who] = []
 
-    async def _order(self, what: str, argument: str) -> None:
-        """Do what the server API would do."""
-        node = self._node.node
-        if what == "remove_history":
-            await node.engine.broker.remove_history(argument).wait()
-        elif what == "forget":  # what a broker that lost everything looks like from here
-            local = node.services.hub.get(argument)
+    async def _do(self, what: str, argument: str) -> None:
+        """Call the API, or `forget` a stream's epoch as a broker that lost everything does."""
+        if what == "forget":
+            services = self._node.node.services
+            local = services.hub.get(argument)
             assert local is not None, argument
             assert local.track is not None, argument
             local.track.epoch = "another"
-            node.services.intake.mend(local)
-        else:
-            await node.cluster.carry_out(self._order_of(what, json.loads(argument or "{}")))
-
-    def _order_of(self, what: str, values: dict[str, Any]) -> Order:
-        if "expires_in" in values:
-            values["expires_at_s"] = round(time.time() + self._node.clock.ahead_s) + values.pop("expires_in")
-        if "data" in values:
-            values["data"] = json.dumps(values["data"]).encode()
-        if "recover_since" in values:
-            values["recover_since"] = StreamPosition(**values["recover_since"])
-        if "disconnect" in values:
-            values["disconnect"] = Disconnect(**values["disconnect"])
-        kinds: dict[str, Callable[..., Order]] = {
-            "subscribe": SubscribeUser,
-            "unsubscribe": UnsubscribeUser,
-            "disconnect": DisconnectUser,
-            "refresh": RefreshUser,
-        }
-        return kinds[what]("42", **values)
+            services.intake.mend(local)
+            self._answer = _DONE
+            return
+        mode, _, method = what.rpartition(":")
+        now_s = round(time.time() + self._node.clock.ahead_s)
+        body = _EXPIRES_IN.sub(lambda found: f'"expire_at":{now_s + int(found[1])}', argument)
+        if method in _ABOUT_USERS and '"user"' not in body:
+            body = body.replace("{", '{"user":"42",', 1).replace(",}", "}")
+        headers = {"X-API-Key": API_KEY, "X-Centrifugo-Error-Mode": mode}
+        async with httpx.AsyncClient(base_url=self._node.internal_url, timeout=DEADLINE_S) as client:
+            response = await client.post(f"/api/{method}", content=body, headers=headers)
+        self._answer = f"{response.status_code} {response.text}"
 
     async def _receive(self, who: str, *, wants_ping: bool) -> str:
         """Return the next message of a client, masked."""
@@ -767,7 +826,7 @@ class _Player:
         return closed.value.rcvd.code, closed.value.rcvd.reason
 
     def _masked(self, who: str, line: str) -> str:
-        if who not in self._ids and (found := _CLIENT_ID.search(line)):
+        if who and who not in self._ids and (found := _CLIENT_ID.search(line)):
             self._ids[who] = found[0]
         for name, client in self._ids.items():
             line = line.replace(client, f"<{name}>")
@@ -810,7 +869,7 @@ def _with_publications(line: str) -> str:
 def _steps(script: str) -> Iterator[tuple[str, str, str]]:
     """Cut a script into (client, what, text)."""
     for line in script.splitlines():
-        found = re.fullmatch(r"\s*(?:([ABC]): )?([→←■+!]) ?(.*)", line)
+        found = re.fullmatch(r"\s*(?:([ABC]): )?([→←■+!=]) ?(.*)", line)
         if found:
             yield found[1] or "A", found[2], found[3]
         else:

@@ -8,6 +8,7 @@ and what is written need not be in one process.
 from typing import Final
 
 from gateway.domain.counts import Counts
+from gateway.observability.metrics.api import API
 from gateway.observability.metrics.channels import CHANNELS
 from gateway.observability.metrics.clients import CLIENTS
 from gateway.observability.metrics.family import Family, Gauges, Scrape
@@ -17,7 +18,7 @@ from gateway.observability.metrics.process import ProcessMetrics
 from gateway.observability.metrics.redis import REDIS
 from gateway.observability.metrics.snapshot import Snapshot
 
-FAMILIES: Final[tuple[Family, ...]] = (*NODE, *HEALTH, *CLIENTS, *CHANNELS, *REDIS)
+FAMILIES: Final[tuple[Family, ...]] = (*NODE, *HEALTH, *CLIENTS, *CHANNELS, *API, *REDIS)
 
 _REFERENCE_HEAD: Final = """\
 # Metrics reference

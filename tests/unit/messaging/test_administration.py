@@ -43,6 +43,8 @@ class Desk:
     def __init__(self, node: House) -> None:
         self.node = node
         self.office = Office(node)
+        self.notes: list[tuple[str, int]] = []
+        """The calls of batches, with the codes of their errors, 0 for none."""
 
     async def call(self, method: str, /, **fields: Any) -> Any:
         """Return the result of a call as a value; for a refusal its code and reason."""
@@ -56,8 +58,12 @@ class Desk:
     async def batch(self, *commands: Any, parallel: bool = False, scopes: frozenset[Scope] = frozenset(Scope)) -> Any:
         call = msgspec.json.decode(msgspec.json.encode({"commands": commands, "parallel": parallel}), type=BatchCall)
         batches = Batches(self.office.administration)
-        result = await batches.carry_out(call, may=scopes.__contains__)
+        result = await batches.carry_out(call, may=scopes.__contains__, note=self._note)
         return msgspec.json.decode(msgspec.json.encode(result))
+
+    def _note(self, name: str, call: Any, refusal: Refusal | None) -> None:
+        assert (call is None) == (not name)
+        self.notes.append((name, refusal.error.code if refusal is not None else 0))
 
 
 @pytest.fixture
@@ -394,6 +400,9 @@ async def test_a_batch_answers_in_order_whatever_became_of_each(desk: Desk) -> N
             {"error": unknown},
             {"disconnect": {}},
         ]
+    codes = [0, 0, 104, 104, 0, 0, 102, 0]
+    names = ["publish", "presence_stats", "", "", "broadcast", "history", "publish", "disconnect"]
+    assert sorted(desk.notes) == sorted(2 * list(zip(names, codes, strict=True)))
 
 
 async def test_an_empty_batch_has_no_replies(desk: Desk) -> None:
@@ -409,15 +418,14 @@ async def test_calls_of_a_batch_without_their_scope_are_refused_one_by_one(desk:
     assert await desk.batch(publish, read, scopes=frozenset({Scope.READ})) == told
 
 
-async def test_publications_of_a_batch_are_handed_over_together(desk: Desk) -> None:
-    del desk
+async def test_publications_of_a_batch_are_handed_over_together() -> None:
     broker = ManualBroker()
     async with house(TABLE, broker=broker) as node:
-        desk = Desk(node)
+        office = Office(node)
         broker.held.add("publish")
         calls = [{"publish": {"channel": f"c{n}", "data": n}} for n in range(3)]
         batch = msgspec.json.decode(msgspec.json.encode({"commands": calls}), type=BatchCall)
-        carrying = Batches(desk.office.administration).carry_out(batch, may=lambda _: True)
+        carrying = Batches(office.administration).carry_out(batch, may=lambda _: True, note=lambda *_: None)
         carrying.send(None)  # up to the first wait
         assert [channel for channel, _ in broker.waiting] == ["c0", "c1", "c2"]
         carrying.close()
