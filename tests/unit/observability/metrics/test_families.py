@@ -173,7 +173,7 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_unsubscribes": {("2501",): 6},
     "gateway_commands": {("publish",): 70, ("subscribe",): 8},
     "gateway_api_calls": {("publish",): 41, ("batch",): 2},
-    "gateway_api_errors": {("publish", "102"): 42, ("info", "401"): 43},
+    "gateway_api_errors": {("102", "publish"): 42, ("401", "info"): 43},
     "gateway_errors": {("103", "publish"): 9, ("107", "publish"): 10},
     "gateway_token_failures": {("signature",): 16},
     "gateway_stream_gaps": {(): 31},
