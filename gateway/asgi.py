@@ -124,7 +124,7 @@ class GatewayApp:
                 yield
             finally:
                 watching.cancel()
-                await self._drain(life, grace_s=0)  # the server takes nobody in any more
+                await runtime.part_with_clients(life.gate, has_grace=False)  # the server takes nobody in any more
                 self._life = None
         self._log.info("stopped")
 
@@ -142,14 +142,11 @@ class GatewayApp:
         runtime = life.runtime
         await runtime.stopping.wait()
         if runtime.fault is None:
-            await self._drain(life, grace_s=self._config.shutdown.grace_s)
+            await runtime.part_with_clients(life.gate, has_grace=True)
             return
-        life.gate.is_open = False
+        life.gate.shut()
         runtime.readiness.own_reason = str(runtime.fault)
         self._log.error("no engine to run on", reason=str(runtime.fault))
-
-    async def _drain(self, life: "_Life", *, grace_s: float) -> None:
-        await life.runtime.part_with_clients(life.gate, grace_s=grace_s, shut=lambda: None)
 
 
 class _Life:
@@ -159,11 +156,7 @@ class _Life:
         self.runtime = runtime
         self.gate = gate
         metrics = NodeMetrics(runtime.counts, runtime)
-        internal = internal_app(
-            unready_because=runtime.unready_because,
-            broker_trouble=lambda: runtime.readiness.trouble,
-            render_metrics=lambda accept: render(metrics.snapshot(), accept),
-        )
+        internal = internal_app(runtime.vitals, render_metrics=lambda accept: render(metrics.snapshot(), accept))
         self.internal = runtime.with_api(internal, is_public=False)
         self.public = runtime.with_api(pages, is_public=True)
 

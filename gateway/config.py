@@ -31,8 +31,9 @@ from gateway.messaging.extensions import ExtensionError
 from gateway.messaging.handlers import PING, Handler, HandlerSettings, installed_handlers
 from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
+from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
-from gateway.settings import Seconds, Settings, one_of
+from gateway.settings import Settings, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.ports import WebSocketSettings
@@ -120,13 +121,6 @@ class EndpointSettings(Settings):
 
     enabled: bool = False
     """Serve it."""
-
-
-class HealthSettings(Settings):
-    """`health`: when a node says that it is not ready."""
-
-    broker_grace_s: Seconds = 10.0
-    """How long the broker may be out of reach before `/readyz` says 503; connections are never cut for it."""
 
 
 class Config(Settings):

@@ -1,6 +1,7 @@
 """The configuration written out, from the settings classes: a reference in Markdown, the defaults in TOML."""
 
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -104,6 +105,8 @@ def _description_of(field: FieldInfo) -> str:
 def _toml_value(value: Any, field: FieldInfo) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value == math.inf:
+        return '"never"'
     if isinstance(value, float):
         digits = format(Decimal(repr(value)).normalize(), "f")
         return f'"{digits}s"' if _is_duration(field) else digits

@@ -102,7 +102,8 @@ class Node(Runtime):
             self._log.info("started", public=address_text(public.address), internal=address_text(internal.address))
             await self.stopping.wait()
             reloading.cancel()
-            await self.part_with_clients(gate, grace_s=self.config.shutdown.grace_s, shut=public.stop_accepting)
+            gate.on_shut = public.stop_accepting
+            await self.part_with_clients(gate, has_grace=True)
             public.stop()
             await serving
             internal.stop()
@@ -182,11 +183,7 @@ class Node(Runtime):
         internal = Listener(
             self._internal_socket,
             self.with_api(
-                internal_app(
-                    unready_because=self.unready_because,
-                    broker_trouble=lambda: self.readiness.trouble,
-                    render_metrics=lambda accept: render(metrics.snapshot(), accept),
-                ),
+                internal_app(self.vitals, render_metrics=lambda accept: render(metrics.snapshot(), accept)),
                 is_public=False,
             ),
             head=config.http_server,

@@ -33,18 +33,18 @@ from gateway.messaging.administration import Administration
 from gateway.messaging.cluster import Cluster
 from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.drain import Drain
+from gateway.messaging.drain import Door, Drain
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
 from gateway.messaging.reconfiguring import put_in_force
 from gateway.messaging.services import Services
 from gateway.messaging.trends import Trends
-from gateway.observability.health import Change, Readiness
+from gateway.observability.health import Change
 from gateway.observability.logs import set_level
+from gateway.observability.vitals import Vitals
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_rules, make_services
 from gateway.protocol import codes
 from gateway.reload import Commit, LivePart, Plan, plan
-from gateway.transport.acceptor import Gate
 
 PartT = TypeVar("PartT")
 _RULES: Final = (
@@ -72,12 +72,13 @@ class Runtime:
         self.connections: Connections[Conversation] = Connections()
         self.hub = Hub(ledger=self.counts.ledger)
         self.version = __version__
-        self.readiness = Readiness("starting", grace_s=config.health.broker_grace_s)
+        self.vitals = Vitals(config.health, monotonic=self._clock.monotonic, changed=self._note_broker)
+        self.readiness = self.vitals.readiness
         self.trends = Trends()
         """The last minutes of all nodes."""
         self.fault: EngineError | None = None
         """Why the engine is none that this node can work with."""
-        self.draining = Drain(config.drain, monotonic=self._clock.monotonic)
+        self.draining = Drain()
         """How it parts with its clients, and how far that is."""
         self.stopping = asyncio.Event()
         """Set when the node should stop: somebody has asked for it, or there is such a fault."""
@@ -86,15 +87,13 @@ class Runtime:
         self.live_parts = [
             LivePart(_RULES, self._prepare_rules),
             LivePart(("log.level",), lambda now: partial(set_level, log, now.log.level)),
-            LivePart(
-                ("health.broker_grace",),
-                lambda now: partial(setattr, self.readiness, "grace_s", now.health.broker_grace_s),
-            ),
+            LivePart(("health",), lambda now: partial(self.vitals.change, now.health)),
             LivePart(("http_api.key", "http_api.keys"), lambda now: partial(self.api_keys.change, now.http_api)),
-            LivePart(("shutdown",), lambda _: None),  # read when the node stops
+            LivePart(("shutdown", "drain"), lambda _: None),  # read when the node stops
         ]
         """All that can change while the node runs; a key that is in none of them needs a restart."""
         self._log = log
+        self._wheel_turns = self._position_checks = 0
         self._engine: Engine | None = None
         self._surroundings: Surroundings | None = None
         self._services: Services | None = None
@@ -148,7 +147,7 @@ class Runtime:
 
     def unready_because(self) -> str | None:
         """Say why no new connections should come, `None` if they should."""
-        return self.readiness.reason(now_s=self._clock.monotonic())
+        return self.vitals.unready_because()
 
     def subscriptions(self) -> Iterable[tuple[str, int]]:
         """Count subscriptions by namespace."""
@@ -272,17 +271,20 @@ class Runtime:
                 figures=self.figures,
             )
             cluster.announced = self._note_announced
-            self._administration = Administration(services, cluster, engine.broker, drain=self.stop)
+            self._administration = Administration(services, cluster, engine.broker, drain=self.drain)
             engine.broker.start(services.intake)
             cluster.start()
             holding = tasks.create_task(self._hold(engine), name="engine")
             announcing = tasks.create_task(cluster.run(), name="cluster")
             background = [
-                tasks.create_task(self._tick(services.wheel, engine), name="timer wheel"),
+                tasks.create_task(self._tick(services.wheel), name="timer wheel"),
                 tasks.create_task(services.presences.run(), name="presence"),
                 tasks.create_task(self._check_positions(services.intake), name="position check"),
             ]
+            self._watch([holding, announcing, *background])
+            self.vitals.start(engine, self._echo, asyncio.get_running_loop().call_later)
             yield services
+            self.vitals.stop()
             # Of the commands that still wait the clients have gone, so nobody waits for what they would say.
             for task in (*background, *commands):
                 task.cancel()
@@ -293,40 +295,13 @@ class Runtime:
 
     def begin_serving(self) -> None:
         """Be ready, as far as this node itself is concerned."""
-        self.readiness.own_reason = None
-        self._note_trouble(self.engine)
+        self.vitals.begin_serving()
 
-    async def part_with_clients(self, gate: Gate, *, grace_s: float, shut: Callable[[], None]) -> None:
-        """Be unready, wait for the grace, `shut` the door, send all clients away and wait until all is flushed.
-
-        It ends in any case with `shutdown.timeout`, and then who is left has been told, at least. Nobody is waited for
-        where nobody is connected.
-        """
-        began_at_s = self._clock.monotonic()
+    async def part_with_clients(self, door: Door, *, has_grace: bool) -> None:
+        """Be unready, and see all clients off; see `Drain.run`."""
         self.readiness.own_reason = "draining"
-        self.draining.is_active = True
-        self._log.info(
-            "draining", connections=len(self.connections), grace_s=grace_s, window_s=self.config.drain.window_s
-        )
-        try:
-            async with asyncio.timeout(self.config.shutdown.timeout_s):
-                await _either(gate.emptied(), self.draining.hurried(), at_most_s=grace_s)
-                gate.is_open = False
-                shut()
-                await self.draining.run(self.services)
-                await gate.emptied()
-                await self.services.presences.taken()
-        except TimeoutError:
-            self._log.warning("shutdown timed out", sockets=gate.sockets, connections=len(self.connections))
-            gate.is_open = False
-            shut()
-            self.draining.tell_all(self.services)
-        self._log.info(
-            "drained",
-            connections=self.draining.clients,
-            sent_away=self.draining.sent_away,
-            seconds=round(self._clock.monotonic() - began_at_s, 3),
-        )
+        config = self.config
+        await self.draining.run(self.services, door, shutdown=config.shutdown, drain=config.drain, has_grace=has_grace)
 
     async def _hold(self, engine: Engine) -> None:
         """Hold the engine's links, and say so if it turns out to be none that this node can work with."""
@@ -340,25 +315,48 @@ class Runtime:
         while True:
             delay_s = self.config.client.channel_position_check_delay_s
             await asyncio.sleep(delay_s / intake.rounds or _UNCHECKED_S)
+            self._position_checks += 1
             if delay_s:
                 intake.check()
 
     def _note_announced(self, node: NodeInfo) -> None:
         self.trends.note(node, now_s=self._clock.monotonic())
 
-    def _note_trouble(self, engine: Engine) -> None:
-        now_s = self._clock.monotonic()
-        change = self.readiness.note(engine.trouble, now_s=now_s)
+    def _note_broker(self, change: Change) -> None:
         if change is Change.LOST:
-            self._log.warning("broker lost", reason=engine.trouble)
-        elif change is Change.BACK:
-            self._log.info("broker back", seconds=round(now_s - self.readiness.since_s, 3))
+            self._log.warning("broker lost", reason=self.readiness.trouble)
+        else:
+            seconds = round(self._clock.monotonic() - self.readiness.since_s, 3)
+            self._log.info("broker back", seconds=seconds)
             self.services.presences.renew_all()  # it may have lost what it knew
 
-    async def _tick(self, wheel: TimerWheel[Conversation], engine: Engine) -> None:
+    def _echo(self, back: Callable[[str | None], None]) -> None:
+        """Send a message to this node through the broker, and have *back* hear of it."""
+        self.engine.control.echo().then(lambda echo: back(None if echo.error is None else str(echo.error)))
+
+    def _watch(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """Have the node's long-lived tasks watched: that they turn, and that none has ended."""
+        heartbeats, engine, cluster, presences = (
+            self.vitals.heartbeats,
+            self.engine,
+            self.cluster,
+            self.services.presences,
+        )
+        heartbeats.watch(lambda: engine.turns, lambda: engine.slowest_turn_s)
+        heartbeats.watch(lambda: {"cluster": cluster.turns}, lambda: self.config.node.announce_interval_s)
+        heartbeats.watch(lambda: {"presence": presences.turns}, lambda: presences.slowest_turn_s)
+        heartbeats.watch(lambda: {"timer wheel": self._wheel_turns}, lambda: 0.0)
+        heartbeats.watch(
+            lambda: {"position check": self._position_checks},
+            lambda: self.config.client.channel_position_check_delay_s + _UNCHECKED_S,
+        )
+        for task in tasks:
+            heartbeats.watch_end(task.get_name(), task.done)
+
+    async def _tick(self, wheel: TimerWheel[Conversation]) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._note_trouble(engine)
+            self._wheel_turns += 1
             for conversation in wheel.advance(self._clock.monotonic()):
                 conversation.tick()
 
@@ -395,16 +393,6 @@ def _there(part: PartT | None) -> PartT:
     if part is None:
         raise AssertionError("the node does not run yet")
     return part
-
-
-async def _either(*those: Coroutine[Any, Any, None], at_most_s: float) -> None:
-    """Wait until one of *those* is over, and no longer than *at_most_s*."""
-    tasks = [asyncio.ensure_future(each) for each in those]
-    try:
-        await asyncio.wait(tasks, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def default_name() -> str:

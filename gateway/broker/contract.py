@@ -3,7 +3,7 @@
 One contract suite runs over all engines (tests/contracts).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -168,6 +168,12 @@ class Control(Protocol):
         A node that is not there gets nothing, and that is no failure. Fails with `BrokerError`.
         """
 
+    def echo(self) -> Outcome[None]:
+        """Send a message to this very node, on the way that publications take; settled when it has come back.
+
+        Fails with `BrokerError` if it could not be sent, or when the next one is sent before it has come back.
+        """
+
 
 class Engine(Protocol):
     """What a node runs on. Start its parts, then `run` it."""
@@ -187,6 +193,14 @@ class Engine(Protocol):
     @property
     def trouble(self) -> str | None:
         """What keeps it from working right now, in a few words for an operator; `None` when it works."""
+
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """How often each of the tasks that it lives by has turned so far; who stands still has died, or hangs."""
+
+    @property
+    def slowest_turn_s(self) -> float:
+        """How long a turn of theirs may take while all is well with them, whatever the broker does."""
 
     async def run(self) -> None:
         """Hold the links up until `stop` is called or this is cancelled.

@@ -112,6 +112,8 @@ class Cluster:
         self.uid = control.node_id
         self.ignored = 0
         """Messages that this version does not know."""
+        self.turns = 0
+        """How often `run` has looked whether to announce this node."""
         self.announced: Callable[[NodeInfo], object] = lambda _: None
         """Gets the announcements of all nodes, this one's too."""
         self._control = control
@@ -144,6 +146,7 @@ class Cluster:
             announced = self._announce()
             retry_s = self._settings.announce_interval_s / _RETRIES_AN_INTERVAL
             for _ in range(_RETRIES_AN_INTERVAL):
+                self.turns += 1
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(retry_s):
                         await self._stopping.wait()

@@ -1,10 +1,13 @@
-"""Parting with the clients of a node that stops: in random order, at an even pace, each behind its last answer."""
+"""Parting with the clients of a node that stops: in random order, at an even pace, each behind its last answer.
+
+serving ──told to stop──▶ unready ──grace over, nobody there──▶ door shut, clients sent away ──▶ flushed
+"""
 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol
 
 from gateway.domain.drain import Pace
 from gateway.messaging.conversation import Conversation
@@ -39,25 +42,32 @@ class DrainSettings(Settings):
     all at once. Few take less: ten a second go in any case. 0: all at once."""
 
 
+class Door(Protocol):
+    """Where clients come in."""
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets are in, or want to be."""
+
+    def shut(self) -> None:
+        """Take nobody in any more; a second time does nothing."""
+
+    async def emptied(self) -> None:
+        """Wait until no socket is left."""
+
+
 class Drain:
-    """Sends all clients of a node away, once it takes no new ones; what it has done so far is there to be read."""
+    """Parts with all clients of a node; how far that is is there to be read."""
 
     def __init__(
-        self,
-        settings: DrainSettings,
-        *,
-        monotonic: Callable[[], float],
-        rng: random.Random | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, *, rng: random.Random | None = None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self.is_active = False
-        """Whether the node is about to part with its clients, from the grace on."""
+        """Whether the node parts with its clients, from the grace on."""
         self.clients = 0
         """How many were connected when it began to send them away."""
         self.sent_away = 0
         """How many it has told to go; the others left by themselves."""
-        self._window_s = settings.window_s
-        self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self._sleep = sleep
         self._hurried = asyncio.Event()
@@ -73,21 +83,44 @@ class Drain:
         """Have all go at once, also those of a `run` under way."""
         self._hurried.set()
 
-    async def hurried(self) -> None:
-        """Wait until there is no time left."""
-        await self._hurried.wait()
+    async def run(
+        self, services: Services, door: Door, *, shutdown: ShutdownSettings, drain: DrainSettings, has_grace: bool
+    ) -> None:
+        """Wait for the grace if it *has* one, shut *door*, send everybody away, and wait until all is flushed.
 
-    async def run(self, services: Services) -> None:
-        """Send everybody away; returns when all that are left have been told to go.
+        Nobody is waited for where nobody is connected. It ends in any case with the time-out of *shutdown*, and then
+        who is left has been told, at least.
+        """
+        began_at_s = services.monotonic()
+        self.is_active = True
+        grace_s = shutdown.grace_s if has_grace else 0.0
+        services.log.info("draining", connections=len(services.connections), grace_s=grace_s, window_s=drain.window_s)
+        try:
+            async with asyncio.timeout(shutdown.timeout_s):
+                await _either(door.emptied(), self._hurried.wait(), at_most_s=grace_s)
+                door.shut()
+                await self.send_away(services, window_s=drain.window_s)
+                await door.emptied()
+                await services.presences.taken()
+        except TimeoutError:
+            services.log.warning("shutdown timed out", sockets=door.sockets, connections=len(services.connections))
+            door.shut()
+            self.tell_all(services)
+        seconds = round(services.monotonic() - began_at_s, 3)
+        services.log.info("drained", connections=self.clients, sent_away=self.sent_away, seconds=seconds)
+
+    async def send_away(self, services: Services, *, window_s: float) -> None:
+        """Send everybody away over the window; returns when all that are left have been told to go.
 
         A client is not read from any more once its turn has come, and told to go when what it has asked is answered,
         or when that takes longer than `FLUSH_S`. May be called again, for who has come since.
         """
         line = self._line_up(services)
         self.clients = max(self.clients, len(line))
-        pace = self._pace(len(line))
+        now_s = services.monotonic()
+        pace = Pace(len(line), window_s=window_s, now_s=now_s, random=self._rng.random)
         while line or self._leaving:
-            now_s = self._monotonic()
+            now_s = services.monotonic()
             services.fanout.flush()  # what was accepted in this turn goes out before the goodbyes
             if self.is_hurried:
                 pace = Pace(len(line), window_s=0, now_s=now_s, random=self._rng.random)
@@ -97,7 +130,7 @@ class Drain:
             if line or self._leaving:
                 latest_s = now_s + _LOOKS_EVERY_S if self._leaving else pace.next_at_s
                 next_at_s = min(pace.next_at_s, latest_s) if line else latest_s
-                await self._sleep(max(next_at_s - self._monotonic(), _SHORTEST_NAP_S))
+                await self._sleep(max(next_at_s - services.monotonic(), _SHORTEST_NAP_S))
             else:
                 line = self._line_up(services)  # a handshake that was under way has become a client meanwhile
 
@@ -107,10 +140,6 @@ class Drain:
         self._leaving.clear()
         for conversation in services.connections:
             self._tell(conversation)
-
-    def _pace(self, clients: int) -> Pace:
-        window_s = 0 if self.is_hurried else self._window_s
-        return Pace(clients, window_s=window_s, now_s=self._monotonic(), random=self._rng.random)
 
     def _line_up(self, services: Services) -> list[Conversation]:
         line = list(services.connections)
@@ -142,3 +171,13 @@ class Drain:
         if not conversation.has_gone():
             self.sent_away += 1
             conversation.disconnect(codes.SHUTDOWN)
+
+
+async def _either(*those: Coroutine[Any, Any, object], at_most_s: float) -> None:
+    """Wait until one of *those* is over, and no longer than *at_most_s*."""
+    tasks = [asyncio.ensure_future(each) for each in those]
+    try:
+        await asyncio.wait(tasks, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -5,6 +5,7 @@ import functools
 import http
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from fnmatch import translate
 from typing import Annotated, Final, Protocol
 from urllib.parse import parse_qs, unquote
@@ -128,7 +129,9 @@ class Gate:
         self._bucket = TokenBucket()
         self.reconfigure(settings, admission, plain)
         self.is_open = True
-        """False once the node drains: new connections are refused with 503."""
+        """False once it has been shut: new connections are refused with 503."""
+        self.on_shut: Callable[[], None] | None = None
+        """What else takes in new connections, and has to stop then: a listening socket, say."""
         self.sockets = 0
         """How many sockets are WebSockets, or want to be."""
         self._emptied = asyncio.Event()
@@ -146,6 +149,12 @@ class Gate:
         limit = admission.connection_rate_limit
         self._rate = RateLimit(limit, limit) if limit else None
         self._origins = [re.compile(translate(glob.lower().replace("[", "[[]"))) for glob in admission.allowed_origins]
+
+    def shut(self) -> None:
+        """Let nobody in any more; a second time does nothing."""
+        if self.is_open and self.on_shut is not None:
+            self.on_shut()
+        self.is_open = False
 
     def opened(self) -> None:
         """Count a socket that wants to be a WebSocket."""

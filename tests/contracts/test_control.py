@@ -225,7 +225,42 @@ async def test_memory_and_redis_carry_the_same(
     assert stories[0] == stories[1]
 
 
+async def test_an_echo_comes_back_and_no_other_node_hears_of_it(places: list[Place]) -> None:
+    for _ in range(3):
+        await places[0].control.echo().wait()
+    await settle(places)
+    assert [each.heard for each in places] == [[], [], []]
+
+
+async def test_an_echo_of_a_node_that_does_not_listen_fails(make: MakeEngine) -> None:
+    async with place(make, is_started=False) as silent:
+        with pytest.raises(BrokerError):
+            await silent.control.echo().wait()
+    with pytest.raises(BrokerError):
+        await silent.control.echo().wait()
+
+
 # What each alone can show.
+
+
+async def test_an_echo_that_is_overtaken_by_the_next_fails(server: RedisServer) -> None:
+    async with place(on_redis(server, fresh_prefix())) as one:
+        first, second = one.control.echo(), one.control.echo()
+        assert isinstance(first.error, BrokerError)
+        await second.wait()
+
+
+async def test_an_echo_that_redis_does_not_take_fails_and_the_next_one_comes_back() -> None:
+    async with redis_server() as server, place(on_redis(server, fresh_prefix(), timeout_s=0.05)) as one:
+        await asyncio.to_thread(server.restart, keep_data=False)
+        with pytest.raises(BrokerError):
+            await one.control.echo().wait()
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(BrokerError):
+                    await one.control.echo().wait()
+                    break
+                await asyncio.sleep(0.005)
 
 
 def test_two_nodes_of_one_name_are_a_mistake() -> None:

@@ -98,15 +98,29 @@ def token_of(claims: dict[str, Any], secret: str = SECRET) -> str:
 
 
 async def test_a_node_that_serves_is_alive_and_ready(node: RunningNode) -> None:
-    for path in ("/livez", "/readyz"):
+    for path in ("/livez", "/readyz", "/startupz"):
         answer = await ask(f"{node.internal_url}{path}")
         assert (answer.status, answer.text) == (200, "ok\n")
     verbose = await ask(f"{node.internal_url}/readyz?verbose")
-    assert (verbose.status, json.loads(verbose.text)) == (200, {"ready": True, "reason": None, "broker": "ok"})
+    said = json.loads(verbose.text)
+    assert 0 <= said["canary"].pop("round_trip_s") <= said["canary"].pop("age_s") + 1
+    assert (verbose.status, said) == (
+        200,
+        {
+            "ready": True,
+            "reason": None,
+            "broker": "ok",
+            "canary": {},
+            "checks": {"node": "ok", "memory": "ok", "broker": "ok"},
+        },
+    )
+    alive = await ask(f"{node.internal_url}/livez?verbose")
+    tasks = dict.fromkeys(["engine", "cluster", "timer wheel", "presence", "position check"], "ok")
+    assert (alive.status, json.loads(alive.text)) == (200, {"alive": True, "reason": None, "tasks": tasks})
 
 
 async def test_health_and_metrics_are_not_on_the_public_port(node: RunningNode) -> None:
-    for path in ("/livez", "/readyz", "/metrics", "/health"):
+    for path in ("/livez", "/readyz", "/startupz", "/metrics", "/health"):
         assert (await ask(f"{node.url}{path}")).status == 404
 
 
@@ -128,10 +142,10 @@ async def test_a_node_that_drains_is_alive_but_not_ready_and_takes_no_new_connec
             await until(is_unready)
             assert (await ask(f"{node.internal_url}/readyz")).text == "draining\n"
             verbose = await ask(f"{node.internal_url}/readyz?verbose")
-            assert (verbose.status, json.loads(verbose.text)) == (
-                503,
-                {"ready": False, "reason": "draining", "broker": "ok"},
-            )
+            said = json.loads(verbose.text)
+            assert (verbose.status, said["reason"], said["broker"]) == (503, "draining", "ok")
+            assert said["checks"] == {"node": "draining", "memory": "ok", "broker": "ok"}
+            assert (await ask(f"{node.internal_url}/startupz")).status == 200
             assert (await ask(f"{node.internal_url}/livez")).status == 200
             metrics = await ask(f"{node.internal_url}/metrics")
             assert "gateway_ready 0.0\n" in metrics.text
@@ -156,7 +170,7 @@ def _request_of(headers: dict[str, str]) -> bytes:
 
 
 async def scrape(node: RunningNode) -> dict[tuple[str, ...], float]:
-    """Return the node's own samples by name and labels' values, zeros left out."""
+    """Return the node's own samples by name and labels' values, zeros, sizes and times left out."""
     answer = await ask(f"{node.internal_url}/metrics")
     assert (answer.status, answer.headers["content-type"]) == (200, PLAIN)
     found = list(text_string_to_metric_families(answer.text))
@@ -165,7 +179,9 @@ async def scrape(node: RunningNode) -> dict[tuple[str, ...], float]:
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in found
         for sample in family.samples
-        if family.name.startswith("gateway_") and sample.value and not sample.name.endswith(("_bytes_total", "_sum"))
+        if family.name.startswith("gateway_")
+        and sample.value
+        and not sample.name.endswith(("_bytes_total", "_sum", "_seconds"))
     }
 
 
@@ -174,6 +190,7 @@ async def test_metrics_count_a_small_exchange_exactly() -> None:
         idle = {
             ("gateway_build_info", __version__): 1,
             ("gateway_ready",): 1,
+            ("gateway_alive",): 1,
             ("gateway_broker_up",): 1,
             ("gateway_nodes",): 1,
         }

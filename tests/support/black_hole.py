@@ -1,8 +1,10 @@
 """A TCP proxy that can stop forwarding without a word, as a network does that has lost one of its ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+_FIRST_WORDS = 1000
 
 
 class BlackHole:
@@ -17,6 +19,8 @@ class BlackHole:
         self._target = target
         self._tasks = tasks
         self._is_swallowing = False
+        self._whose = b""
+        self._is_lost: Callable[[bytes], bool] = lambda _: False
         self._open: set[asyncio.StreamWriter] = set()
 
     @property
@@ -24,9 +28,22 @@ class BlackHole:
         """`host:port`, as settings have it."""
         return f"{self.address[0]}:{self.address[1]}"
 
-    def swallow(self) -> None:
-        """Take everything, from now on and on new connections too, and pass on nothing; all stay open."""
+    def swallow(self, whose: bytes = b"") -> None:
+        """Take everything, from now on and on new connections too, and pass on nothing; all stay open.
+
+        With *whose* only on connections whose first words had that in them.
+        """
         self._is_swallowing = True
+        self._whose = whose
+
+    def lose(self, is_lost: Callable[[bytes], bool]) -> None:
+        """Lose what comes from the target in one piece and *is_lost*, from now on; all else passes."""
+        self._is_lost = is_lost
+
+    def heal(self) -> None:
+        """Forward everything again, on the connections that are open, too."""
+        self._is_swallowing = False
+        self._is_lost = lambda _: False
 
     def cut(self) -> None:
         """Close what is open, and forward what comes after that."""
@@ -46,16 +63,26 @@ class BlackHole:
             onward.transport.abort()
             return
         self._open |= {writer, onward}
-        self._tasks.create_task(self._forward(reader, onward, writer), name="to the target")
-        self._tasks.create_task(self._forward(there, writer, onward), name="from the target")
+        said = bytearray()
+        self._tasks.create_task(self._forward(reader, onward, writer, said, is_answer=False), name="to the target")
+        self._tasks.create_task(self._forward(there, writer, onward, said, is_answer=True), name="from the target")
 
     async def _forward(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, back: asyncio.StreamWriter
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        said: bytearray,
+        *,
+        is_answer: bool,
     ) -> None:
         """Forward until either side ends, then end both."""
         try:
             while data := await source.read(65536):
-                if self._is_swallowing:
+                if not is_answer and len(said) < _FIRST_WORDS:
+                    said += data
+                is_swallowed = self._is_swallowing and self._whose in said
+                if is_swallowed or (is_answer and self._is_lost(data)):
                     self.swallowed_bytes += len(data)
                 else:
                     sink.write(data)

@@ -116,6 +116,8 @@ FAULTS: list[tuple[str, str, str]] = [
     ("[handlers]\ntimeout = 0", "handlers.timeout = 0: ", "greater than 0"),
     # Contradictions.
     ('[client]\nping_interval = "5s"', "client: ", "pong_timeout (8s) must be shorter than ping_interval (5s)"),
+    ('[health]\nbroker_grace = "sometimes"', "health.broker_grace = 'sometimes': ", "a duration is"),
+    ("[health]\nheartbeat_timeout = 0", "health.heartbeat_timeout = 0: ", "greater than 0"),
     ('[shutdown]\ntimeout = "30s"', "shutdown.timeout = 30 s: ", "drain.window (30 s) and 2 s to flush take 37 s"),
     ('[drain]\nwindow = "1m"', "shutdown.timeout = 45 s: ", "take 67 s; raise it, or lower those"),
     ("[http_server.tls]\nenabled = true", "http_server.tls: ", "cert_pem_file and key_pem_file"),

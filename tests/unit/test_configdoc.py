@@ -106,6 +106,7 @@ def test_the_defaults_as_toml_name_every_key_but_those_of_lists_of_tables() -> N
         {"client": {"allowed_origins": ["https://a", 'b"c']}},
         {"channel": {"namespaces": [{"name": "chat", "processors": ["server_time"]}, {"name": "echo"}]}},
         {"log": {"level": "debug", "format": "text"}},
+        {"health": {"broker_grace": "never"}},
         development(),
     ],
 )

@@ -66,13 +66,21 @@ class MemoryControl:
     def send(self, message: bytes, *, to: str | None = None) -> Outcome[None]:
         """Hand *message* over at once, or, out of a call that hands one over, right behind that."""
         if not self._is_running:
-            failed: Outcome[None] = Outcome()
-            failed.fail(BrokerError("control is not running"))
-            return failed
+            return _failed()
         self._bus.send(self.node_id, message, to=to)
         return self._done
+
+    def echo(self) -> Outcome[None]:
+        """Settle at once: in memory nothing is on its way."""
+        return self._done if self._is_running else _failed()
 
     def stop(self) -> None:
         """Leave the bus. Idempotent."""
         self._is_running = False
         self._bus.detach(self.node_id)
+
+
+def _failed() -> Outcome[None]:
+    failed: Outcome[None] = Outcome()
+    failed.fail(BrokerError("control is not running"))
+    return failed

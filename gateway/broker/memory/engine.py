@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gateway.broker.memory.broker import MemoryBroker, random_epoch
 from gateway.broker.memory.control import MemoryBus, MemoryControl
@@ -27,6 +27,8 @@ class MemoryEngine:
         self.presence = MemoryPresence(self.broker, monotonic=monotonic)
         self.control = MemoryControl(bus, node_id)
         self.trouble: str | None = None
+        self.turns: Mapping[str, int] = {}
+        self.slowest_turn_s = 0.0
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:

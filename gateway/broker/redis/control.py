@@ -14,6 +14,8 @@ from gateway.broker.redis.link import Link
 from gateway.broker.redis.subscriber import Subscriber
 
 _SENDER_ENDS: Final = b"\n"
+_ECHO: Final = b"echo %d"
+"""What a node tells itself; no message of the cluster begins like that."""
 _HELD_AT_MOST: Final = 1000
 """Messages that wait for this node to listen."""
 
@@ -30,6 +32,8 @@ class RedisControl:
         self._receive: Callable[[bytes], None] | None = None
         self._unheard = {keys.control, keys.control_of(node_id)}
         self._held: list[tuple[Outcome[None], bytes]] = []
+        self._echo: Outcome[None] | None = None
+        self._echoes = 0
 
     def start(self, receive: Callable[[bytes], None]) -> None:
         """Begin to hand over what other nodes send, once Redis can be reached."""
@@ -50,6 +54,33 @@ class RedisControl:
         else:
             outcome.fail(BrokerError("too much waits for this node to hear the others"))
         return outcome
+
+    def echo(self) -> Outcome[None]:
+        """Publish to the name that this node alone listens to; settled when it is heard there."""
+        echo: Outcome[None] = Outcome()
+        before, self._echo = self._echo, echo
+        if before is not None:
+            before.fail(BrokerError("it did not come back before the next one was sent"))
+        if self._unheard:
+            self._fail_echo(echo, BrokerError("this node does not hear itself yet"))
+            return echo
+        self._echoes += 1
+        name = self._keys.control_of(self.node_id)
+        command: tuple[Any, ...] = ("PUBLISH", name, self._own + _SENDER_ENDS + _ECHO % self._echoes)
+        sent = self._link.call(pack_command(command), _taken)
+        sent.then(lambda sent: self._fail_echo(echo, sent.error) if sent.error is not None else None)
+        return echo
+
+    def _fail_echo(self, echo: Outcome[None], error: Exception) -> None:
+        if echo is self._echo:
+            self._echo = None
+            echo.fail(error)
+
+    def _take_echo(self, message: bytes) -> None:
+        """Take a message of our own: the last echo, or one that was given up, or what all nodes are told."""
+        if self._echo is not None and message == _ECHO % self._echoes:
+            echo, self._echo = self._echo, None
+            echo.succeed(None)
 
     def _listen(self, name: bytes) -> None:
         subscribing = self._subscriber.subscribe(name, self._deliver, is_patient=True)
@@ -82,7 +113,9 @@ class RedisControl:
 
     def _deliver(self, data: bytes) -> None:
         sender, separator, message = data.partition(_SENDER_ENDS)
-        if separator and sender != self._own and self._receive is not None:
+        if sender == self._own:
+            self._take_echo(message)
+        elif separator and self._receive is not None:
             self._receive(message)
 
 

@@ -56,6 +56,7 @@ class RedisEngine:
         self.presence = RedisPresence(self._reads, self.broker, keys)
         self.control = RedisControl(self._link, self._subscriber, keys, node_id)
         self._not_yet: str | None = f"{endpoint.label}: not connected yet"
+        self._probes = 0
         self._stopped = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
@@ -64,6 +65,23 @@ class RedisEngine:
     def trouble(self) -> str | None:
         """What keeps it from working right now: why the first link that is down is down."""
         return self._not_yet or self._link.trouble or self._subscriber.trouble or self._reads.trouble
+
+    @property
+    def turns(self) -> dict[str, int]:
+        """How often the probe, and once that has succeeded each link, has turned."""
+        if self._not_yet is not None:
+            return {"redis probe": self._probes}
+        return {
+            "redis publish link": self._link.turns,
+            "redis subscribe link": self._subscriber.turns,
+            "redis read link": self._reads.turns,
+        }
+
+    @property
+    def slowest_turn_s(self) -> float:
+        """The longest wait before another attempt, and an attempt."""
+        settings = self._settings
+        return settings.reconnect_max_delay_s + settings.connect_timeout_s + 2 * settings.timeout_s
 
     async def run(self) -> None:
         """Hold the links up until `stop` is called or this is cancelled.
@@ -101,6 +119,7 @@ class RedisEngine:
     async def _become_usable(self) -> None:
         """Probe the server until it will do."""
         for delay_s in backoff(self._settings, self._rng):
+            self._probes += 1
             try:
                 await self._probe.run()
             except NotYetError as reason:

@@ -56,6 +56,8 @@ class Reads:
     ) -> None:
         self.trouble: str | None = None
         """Why the last pipeline could not be carried out, `None` when it could."""
+        self.turns = 0
+        """How often it has looked for requests."""
         self._endpoint = endpoint
         self._settings = settings
         self._counts = journal.counts
@@ -119,7 +121,8 @@ class Reads:
     async def _work(self, client: "redis.asyncio.Redis") -> None:
         delays = backoff(self._settings, self._rng)
         while True:
-            batch = await self._next_batch(next(delays) if self.trouble else None)
+            self.turns += 1
+            batch = await self._next_batch(next(delays) if self.trouble else self._settings.watchdog_interval_s)
             try:
                 await self._carry_out(client, batch)
             finally:
@@ -129,8 +132,8 @@ class Reads:
             if self.trouble is None:
                 delays = backoff(self._settings, self._rng)
 
-    async def _next_batch(self, patience_s: float | None) -> list[_Request]:
-        """Wait for requests; after *patience_s* without, return none, so that a server that is back gets noticed."""
+    async def _next_batch(self, patience_s: float) -> list[_Request]:
+        """Wait for requests; after *patience_s* without, return none: a server may be back, and turns are counted."""
         try:
             async with asyncio.timeout(patience_s):
                 await self._wake.wait()

@@ -102,6 +102,11 @@ class Subscriber:
         """Why it is down, `None` while it is up."""
         return self._supervisor.trouble
 
+    @property
+    def turns(self) -> int:
+        """How often the connection has been looked after."""
+        return self._supervisor.turns
+
     async def run(self) -> None:
         """Hold the connection up until `stop` is called or this is cancelled."""
         await self._supervisor.run()

@@ -65,6 +65,8 @@ class Supervisor:
     ) -> None:
         self.trouble: str | None = f"{endpoint.label}: not connected yet"
         """Why there is no connection, `None` while there is one."""
+        self.turns = 0
+        """How often it has looked after the connection, or tried to get one."""
         self._name = name
         self._user = user
         self._endpoint = endpoint
@@ -93,6 +95,7 @@ class Supervisor:
     async def _hold(self) -> None:
         delays = backoff(self._settings, self._rng)
         while True:
+            self.turns += 1
             wire = await self._open()
             if wire is not None:
                 opened_at_s = self._monotonic()
@@ -168,6 +171,7 @@ class Supervisor:
                     await wire.closed.wait()
             if wire.closed.is_set():
                 return
+            self.turns += 1
             now_s = self._monotonic()
             was_held_up = now_s - ticked_at_s > _HELD_UP * interval_s
             ticked_at_s = now_s

@@ -54,6 +54,23 @@ class Gauges(Protocol):
     def draining(self) -> "DrainProgress":
         """How the node parts with its clients."""
 
+    @property
+    def vitals(self) -> "Vitals":
+        """What its health is read from."""
+
+
+class Vitals(Protocol):
+    """What a node's health is read from."""
+
+    def dead_because(self) -> str | None:
+        """Which task is dead or hangs."""
+
+    def canary_age_s(self) -> float | None:
+        """How long ago a message of the node came back to it through its broker; `None`: never."""
+
+    def canary_round_trip_s(self) -> float | None:
+        """How long that one was on its way."""
+
 
 class DrainProgress(Protocol):
     """How far a node has parted with its clients."""

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from gateway.broker.contract import BrokerError
-from gateway.messaging.drain import FLUSH_S, Drain, DrainSettings
+from gateway.messaging.drain import FLUSH_S, Drain
 from tests.support.conversations import ANONYMOUS, Client, House, ManualBroker, house
 
 SHUTDOWN = (3001, "shutdown")
@@ -16,14 +16,13 @@ class Farewell:
     def __init__(self, node: House, *, window_s: float, seed: int = 1) -> None:
         self.node = node
         self.naps_s: list[float] = []
-        self.drain = Drain(
-            DrainSettings(window_s=window_s), monotonic=node.monotonic, rng=random.Random(seed), sleep=self._sleep
-        )
+        self.drain = Drain(rng=random.Random(seed), sleep=self._sleep)
+        self._window_s = window_s
 
     async def run(self) -> float:
         """Run it to its end and return how long it took."""
         began_at_s = self.node.now_s
-        await self.drain.run(self.node.services)
+        await self.drain.send_away(self.node.services, window_s=self._window_s)
         return self.node.now_s - began_at_s
 
     async def _sleep(self, seconds: float) -> None:

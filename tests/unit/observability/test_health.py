@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.observability.health import Change, Readiness
+from gateway.observability.health import Change, HealthSettings, Readiness
 
 GRACE_S = 10.0
 LOST, BACK = Change.LOST, Change.BACK
@@ -73,6 +73,51 @@ def test_the_grace_ends_although_nobody_notes_anything(grace_s: float, ready_unt
     times_s = (1.0, 5.0, 10.9, 11.0, 99.0)
     ready = [now_s for now_s in times_s if readiness.reason(now_s=now_s) is None]
     assert ready == [now_s for now_s in times_s if now_s < ready_until_s]
+
+
+def test_a_node_that_is_to_stay_ready_stays_so_once_its_engine_has_worked() -> None:
+    readiness = serving(grace_s=HealthSettings(broker_grace="never").broker_grace_s)  # type: ignore[call-arg]
+    readiness.note("not connected yet", now_s=0.0)
+    reasons = [readiness.reason(now_s=0.0)]
+    readiness.note(None, now_s=1.0)
+    readiness.note("down", now_s=2.0)
+    reasons.append(readiness.reason(now_s=10.0**9))
+    assert reasons == ["not connected yet", None]
+    assert readiness.checks(now_s=3.0)["broker"] == "tolerated for ever: down"
+
+
+def test_trouble_counts_from_when_it_began_and_not_from_when_it_was_seen() -> None:
+    readiness = serving()
+    readiness.note(None, now_s=0.0)
+    assert readiness.note("silent", now_s=12.5, for_s=2.5) is LOST
+    assert [readiness.reason(now_s=now_s) for now_s in (19.9, 20.0)] == [None, "silent"]
+
+
+def test_too_much_memory_is_a_reason_and_no_trouble_of_the_engine() -> None:
+    readiness = serving()
+    readiness.note(None, now_s=0.0)
+    readiness.memory_trouble = "too much"
+    assert (readiness.reason(now_s=1.0), readiness.trouble) == ("too much", None)
+    readiness.memory_trouble = None
+    assert readiness.reason(now_s=1.0) is None
+
+
+def test_every_check_is_reported_with_how_long_it_is_tolerated() -> None:
+    readiness = Readiness("starting", grace_s=GRACE_S)
+    readiness.note("down", now_s=0.0)
+    readiness.memory_trouble = "too much"
+    reported = [readiness.checks(now_s=0.0)]
+    readiness.own_reason = readiness.memory_trouble = None
+    readiness.note(None, now_s=1.0)
+    reported.append(readiness.checks(now_s=1.0))
+    readiness.note("down", now_s=2.0)
+    reported += [readiness.checks(now_s=5.0), readiness.checks(now_s=12.0)]
+    assert reported == [
+        {"node": "starting", "memory": "too much", "broker": "down"},
+        {"node": "ok", "memory": "ok", "broker": "ok"},
+        {"node": "ok", "memory": "ok", "broker": "tolerated for another 7.0 s: down"},
+        {"node": "ok", "memory": "ok", "broker": "down"},
+    ]
 
 
 @pytest.mark.parametrize("trouble", [None, "down"])

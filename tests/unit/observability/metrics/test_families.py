@@ -61,6 +61,7 @@ class FixedGauges:
         return 6
 
     draining = SimpleNamespace(is_active=True, clients=8, sent_away=9)
+    vitals = SimpleNamespace(dead_because=lambda: None, canary_age_s=lambda: 1.5, canary_round_trip_s=lambda: 0.25)
 
 
 class NothingQueued(FixedGauges):
@@ -141,6 +142,9 @@ def test_every_family_is_there_with_its_type_and_help_even_before_anything_happe
 VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_build_info": {('1.0 "x"\n\\',): 1},
     "gateway_ready": {(): 1},
+    "gateway_alive": {(): 1},
+    "gateway_broker_canary_age_seconds": {(): 1.5},
+    "gateway_broker_canary_round_trip_seconds": {(): 0.25},
     "gateway_drain_active": {(): 1},
     "gateway_drain_clients": {(): 8},
     "gateway_drain_sent_away": {(): 9},
