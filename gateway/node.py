@@ -25,6 +25,7 @@ from gateway.reload import Commit, LivePart, Plan
 from gateway.runtime import Runtime
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketVariants
 from gateway.transport.certificate import Certificate, ListenError
+from gateway.transport.forwarded import Proxies
 from gateway.transport.listener import Listener, bind
 from gateway.transport.websocket import WebSocketConnection
 
@@ -36,6 +37,7 @@ _GATE: Final = (
     "websocket.close_timeout",
 )
 """What is decided about a connection that comes, or stays with it."""
+_PROXIES: Final = ("http_server.trusted_proxies", "http_server.forwarded_header")
 
 
 class Node(Runtime):
@@ -162,10 +164,15 @@ class Node(Runtime):
         config = self.config
         paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
 
-        def refused(reason: str, status: int) -> None:
+        def refused(reason: str, status: int | None, address: str) -> None:
             self.counts.connections_refused[reason] += 1
-            self._log.info("refused", reason=reason, status=status)
+            self._log.info("refused", reason=reason, status=status, address=address)
 
+        def malformed() -> None:
+            self.counts.forwarded_malformed += 1
+
+        proxies = Proxies(config.http_server, malformed=malformed)
+        self.live_parts.append(LivePart(_PROXIES, lambda now: partial(proxies.reconfigure, now.http_server)))
         pages = public_app(
             websocket_paths=paths,
             has_playground=config.playground.enabled,
@@ -177,7 +184,9 @@ class Node(Runtime):
             head=config.http_server,
             refused=refused,
             context=self._certificate.context if self._certificate is not None else None,
-            make_connection=lambda: WebSocketConnection(gate, loop),
+            make_connection=lambda address: WebSocketConnection(gate, loop, address=address),
+            proxies=proxies,
+            has_proxy_headers=config.http_server.proxy_protocol,
         )
         metrics = NodeMetrics(self.counts, self)
         internal = Listener(

@@ -80,6 +80,8 @@ class Counts:
     """By transport."""
     connections_refused: Counter[str] = field(default_factory=Counter)
     """Before the upgrade, by reason."""
+    forwarded_malformed: int = 0
+    """Headers of trusted proxies that did not say where a request comes from, as they should."""
     authenticated: Counter[str] = field(default_factory=Counter)
     """Connections whose client became known, by kind: `user` or `anonymous`."""
     subscribed: Counter[str] = field(default_factory=Counter)

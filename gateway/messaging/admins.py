@@ -72,10 +72,10 @@ class Admins:
         )
         return client
 
-    def note_refused(self, reason: str, *, status: int) -> None:
+    def note_refused(self, reason: str, *, status: int, address: str) -> None:
         """Count and log somebody who was not let in."""
         self.counts.connections_refused[reason] += 1
-        self._log.info("refused", reason=reason, status=status)
+        self._log.info("refused", reason=reason, status=status, address=address)
 
     def check(self) -> None:
         """Send away those whose session has ended, and those who go by rules that are no more; call it now and then."""

@@ -17,6 +17,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from gateway.domain.addresses import AddressLimits
 from gateway.domain.ratelimit import RateLimit, TokenBucket
 from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation
@@ -46,6 +47,11 @@ class AdmissionSettings(Settings):
     """Connections of this node (503 with `Retry-After` beyond; 0: no limit)."""
     connection_rate_limit: Limit = 0
     """Connections a second that this node accepts, with a burst of as many (503 with `Retry-After`; 0: no limit)."""
+    connection_limit_per_address: Limit = 0
+    """Connections from one address on this node (503 with `Retry-After` beyond; 0: no limit). An IPv6 network of 64
+    bits counts as one address. Behind a proxy, `http_server.trusted_proxies` tells addresses apart."""
+    connection_rate_limit_per_address: Limit = 0
+    """Connections a second from one address, with a burst of as many (503 with `Retry-After`; 0: no limit)."""
     user_connection_limit: Limit = 0
     """Connections of one user on this node (disconnect 3504; 0: no limit)."""
     queue_max_size: Size = 1048576
@@ -127,6 +133,7 @@ class Gate:
         self._services = services
         self._variants = variants
         self._bucket = TokenBucket()
+        self._addresses = AddressLimits()
         self.reconfigure(settings, admission, plain)
         self.is_open = True
         """False once it has been shut: new connections are refused with 503."""
@@ -148,6 +155,9 @@ class Gate:
         self._plain = plain
         limit = admission.connection_rate_limit
         self._rate = RateLimit(limit, limit) if limit else None
+        self._addresses.reconfigure(
+            count=admission.connection_limit_per_address, rate=admission.connection_rate_limit_per_address
+        )
         self._origins = [re.compile(translate(glob.lower().replace("[", "[[]"))) for glob in admission.allowed_origins]
 
     def shut(self) -> None:
@@ -161,9 +171,10 @@ class Gate:
         self.sockets += 1
         self._emptied.clear()
 
-    def gone(self) -> None:
+    def gone(self, connection: object) -> None:
         """Count it out."""
         self.sockets -= 1
+        self._addresses.leave(connection)
         if not self.sockets:
             self._emptied.set()
 
@@ -171,27 +182,30 @@ class Gate:
         """Wait until no socket is left."""
         await self._emptied.wait()
 
-    def refuse(self, request: Request) -> Response | None:
-        """Return the response for a request that may not become a WebSocket, else `None`."""
+    def refuse(self, request: Request, address: str) -> Response | None:
+        """Return the response for a request from *address* that may not become a WebSocket, else `None`."""
         path = request.path.partition("?")[0]
         if path != CLIENT_PATH and not self._is_plain(path):
-            return self._refusal(404, "path", f"There is no WebSocket endpoint at this path; {self._endpoints()}.\n")
+            return self._refusal(
+                404, "path", address, f"There is no WebSocket endpoint at this path; {self._endpoints()}.\n"
+            )
         try:
             origin = request.headers.get("Origin")
         except MultipleValuesError:
-            return self._refusal(400, "origin", "A request has one Origin header, not several.\n")
+            return self._refusal(400, "origin", address, "A request has one Origin header, not several.\n")
         if origin is not None and not self._allows(origin.lower()):
-            return self._refusal(403, "origin", "This origin is not allowed here (setting client.allowed_origins).\n")
-        reason = self._overload()
+            text = "This origin is not allowed here (setting client.allowed_origins).\n"
+            return self._refusal(403, "origin", address, text)
+        reason = self._overload(address)
         if reason is None:
             return None
-        response = self._refusal(503, reason, f"No new connections at the moment: {reason}.\n")
+        response = self._refusal(503, reason, address, f"No new connections at the moment: {reason}.\n")
         response.headers["Retry-After"] = "1"
         return response
 
-    def failed(self, response: Response) -> None:
+    def failed(self, response: Response, address: str) -> None:
         """Count and log a handshake that breaks the rules of RFC 6455."""
-        self._note_refusal("handshake", response.status_code)
+        self._note_refusal("handshake", response.status_code, address)
 
     def accept(self, request: Request, connection: Upgraded) -> Conversation:
         """Make the conversation of a connection that is open now."""
@@ -218,12 +232,14 @@ class Gate:
         )
 
     def _accepted(self, connection: Upgraded, conversation: Conversation) -> Conversation:
+        address = connection.peer_address
+        self._addresses.enter(connection, address)
         self._services.log.info(
             "accepted",
             client=conversation.session.client_id,
             transport=connection.name,
             protocol=conversation.variant.name,
-            address=connection.peer_address,
+            address=address,
         )
         return conversation
 
@@ -236,20 +252,23 @@ class Gate:
     def _endpoints(self) -> str:
         return f"try {CLIENT_PATH}" + (f" or {PLAIN_PATH}/<channel>" if self._plain.enabled else "")
 
-    def _overload(self) -> str | None:
+    def _overload(self, address: str) -> str | None:
         if not self.is_open:
             return "shutting down"
         limit = self._admission.connection_limit
         if limit and len(self._services.connections) >= limit:
             return "connection_limit"
-        if self._rate is not None and not self._bucket.admit(self._rate, now_s=self._services.monotonic()):
+        now_s = self._services.monotonic()
+        # One address alone must not use up what all share.
+        own = self._addresses.refuse(address, now_s=now_s)
+        if own is None and self._rate is not None and not self._bucket.admit(self._rate, now_s=now_s):
             return "connection_rate_limit"
-        return None
+        return own
 
-    def _refusal(self, status: int, reason: str, text: str) -> Response:
-        self._note_refusal(reason.replace(" ", "_"), status)
+    def _refusal(self, status: int, reason: str, address: str, text: str) -> Response:
+        self._note_refusal(reason.replace(" ", "_"), status, address)
         return self.negotiator.reject(http.HTTPStatus(status), text)
 
-    def _note_refusal(self, reason: str, status: int) -> None:
+    def _note_refusal(self, reason: str, status: int, address: str) -> None:
         self._services.counts.connections_refused[reason] += 1
-        self._services.log.info("refused", reason=reason, status=status)
+        self._services.log.info("refused", reason=reason, status=status, address=address)

@@ -59,8 +59,9 @@ class AdminGate:
         self._sockets += 1
         self._emptied.clear()
 
-    def gone(self) -> None:
+    def gone(self, connection: object) -> None:
         """Count it out."""
+        del connection
         self._sockets -= 1
         if not self._sockets:
             self._emptied.set()
@@ -69,22 +70,24 @@ class AdminGate:
         """Wait until no socket is left."""
         await self._emptied.wait()
 
-    def refuse(self, request: Request) -> Response | None:
+    def refuse(self, request: Request, address: str) -> Response | None:
         """Return the response for a request that may not become a WebSocket, else `None`."""
         if request.path.partition("?")[0] != ADMIN_PATH:
-            return self._refusal(404, "path", f"There is no WebSocket endpoint at this path; try {ADMIN_PATH}.\n")
+            return self._refusal(
+                404, "path", address, f"There is no WebSocket endpoint at this path; try {ADMIN_PATH}.\n"
+            )
         headers = _Single(request.headers)
         if not self._is_from_own_page(headers):
-            return self._refusal(403, "origin", "Only the admin page of this server may connect here.\n")
+            return self._refusal(403, "origin", address, "Only the admin page of this server may connect here.\n")
         if self._credentials(headers) is None:
-            return self._refusal(401, "session", _NOT_LOGGED_IN)
+            return self._refusal(401, "session", address, _NOT_LOGGED_IN)
         if self._admins.is_full:
-            return self._refusal(503, "connection_limit", "Too many admin pages are open.\n")
+            return self._refusal(503, "connection_limit", address, "Too many admin pages are open.\n")
         return None
 
-    def failed(self, response: Response) -> None:
+    def failed(self, response: Response, address: str) -> None:
         """Count a handshake that breaks the rules of RFC 6455."""
-        self._admins.note_refused("handshake", status=response.status_code)
+        self._admins.note_refused("handshake", status=response.status_code, address=address)
 
     def accept(self, request: Request, connection: Upgraded) -> Conversation:
         """Begin the conversation of a connection that is open now."""
@@ -93,8 +96,8 @@ class AdminGate:
             raise AssertionError("who has no session was refused, in this turn")
         return self._admins.converse(connection, self._variant, credentials)
 
-    def _refusal(self, status: int, reason: str, text: str) -> Response:
-        self._admins.note_refused(reason, status=status)
+    def _refusal(self, status: int, reason: str, address: str, text: str) -> Response:
+        self._admins.note_refused(reason, status=status, address=address)
         return self.negotiator.reject(http.HTTPStatus(status), text)
 
 

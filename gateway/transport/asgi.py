@@ -96,7 +96,7 @@ class ASGIWebSocket:
 
     @property
     def peer_address(self) -> str:
-        """Where the client comes from, as the server tells."""
+        """Where the client comes from, as the server tells: behind a proxy it is the server that has to trust it."""
         client = self._scope.get("client")
         return str(client[0]) if client else ""
 
@@ -109,13 +109,13 @@ class ASGIWebSocket:
             if await self._is_let_in():
                 await self._serve()
         finally:
-            self._gate.gone()
+            self._gate.gone(self)
 
     async def _is_let_in(self) -> bool:
         message = await self._receive()
         if message["type"] != "websocket.connect":
             return False  # it has gone already
-        response = self._gate.refuse(_request_of(self._scope))
+        response = self._gate.refuse(_request_of(self._scope), self.peer_address)
         offered = [Subprotocol(each) for each in self._scope.get("subprotocols", ())]
         try:
             if response is not None:

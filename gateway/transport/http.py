@@ -5,6 +5,7 @@ is under way, whatever a client sends has to become a complete head in time; uvi
 """
 
 import asyncio
+import functools
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,10 +13,15 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.settings import Seconds, Settings, Size
+from gateway.transport.forwarded import Proxies
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LINGER_S: Final = 5.0
 """How long a refused client may take to read why, before the socket is cut."""
+
+
+Refused = Callable[[str, int | None, str], None]
+"""Takes note of a refusal: why, with which status, if there was an answer, and whom."""
 
 
 class RequestHeadSettings(Settings):
@@ -28,10 +34,23 @@ class RequestHeadSettings(Settings):
 
 
 class GuardedHTTPProtocol(HttpToolsProtocol):
-    """Cuts clients whose request head is slow or boundless; *refused* is told the reason and the status."""
+    """Cuts clients whose request head is slow or boundless; *refused* is told the reason, the status and the address.
 
-    def __init__(self, *, head: RequestHeadSettings, refused: Callable[[str, int], None], **uvicorns_own: Any) -> None:
+    Where there are *proxies*, the address of each request is what they say. *source* is what a PROXY header said.
+    """
+
+    def __init__(
+        self,
+        *,
+        head: RequestHeadSettings,
+        refused: Refused,
+        proxies: Proxies | None = None,
+        source: str | None = None,
+        **uvicorns_own: Any,
+    ) -> None:
         super().__init__(**uvicorns_own)
+        self._proxies = proxies
+        self._source = source
         self._settings = head
         self._refused = refused
         self._is_refused = False
@@ -44,6 +63,8 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn types it
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        if self._source is not None:
+            self.client = self._source, 0
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,6 +109,8 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         if size > self._settings.head_size_limit:
             self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
             return
+        if self._proxies is not None and self._proxies.are_there:
+            self.scope["client"] = self._proxies.client_of(self._peer, self.headers), 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -102,6 +125,19 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         self._head_tail = b""
         if not self._is_refused:
             super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, and tell where it comes from if that is not what the socket says."""
+        told = self.scope["client"]
+        if told is not None and (self._source is not None or told is not self.client):
+            seam: Any = self.ws_protocol_class
+            self.ws_protocol_class = functools.partial(seam, address=told[0])  # type: ignore[assignment]  # uvicorn calls it
+        super().handle_websocket_upgrade()
+
+    @property
+    def _peer(self) -> str:
+        """Where the connection comes from; empty for a Unix socket."""
+        return self.client[0] if self.client is not None else ""
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -138,7 +174,7 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        self._refused(reason, status.value)
+        self._refused(reason, status.value, self._peer)
         body = f"{text}\n".encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"

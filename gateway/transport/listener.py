@@ -15,12 +15,14 @@ from pydantic import Field
 
 from gateway.settings import Size
 from gateway.transport.certificate import ListenError, TLSSettings
-from gateway.transport.http import GuardedHTTPProtocol, RequestHeadSettings
+from gateway.transport.forwarded import Proxies, ProxySettings
+from gateway.transport.front import Make, ProxyFront
+from gateway.transport.http import GuardedHTTPProtocol, Refused, RequestHeadSettings
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class HTTPServerSettings(RequestHeadSettings):
+class HTTPServerSettings(RequestHeadSettings, ProxySettings):
     """`http_server`: addresses."""
 
     address: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached; `--dev` listens on loopback only
@@ -92,15 +94,21 @@ class Listener:
         app: Any,
         *,
         head: RequestHeadSettings,
-        refused: Callable[[str, int], None],
+        refused: Refused,
         context: ssl.SSLContext | None = None,
-        make_connection: Callable[[], asyncio.Protocol] | None = None,
+        make_connection: Callable[[str], asyncio.Protocol] | None = None,
+        proxies: Proxies | None = None,
+        has_proxy_headers: bool = False,
     ) -> None:
+        """*make_connection* is given the client's address where it is not the socket's, else "".
+
+        With *has_proxy_headers* connections from *proxies* begin with one of the PROXY protocol.
+        """
         self._socket = sock
         self.address = sock.getsockname()
         config = uvicorn.Config(
             app,
-            http=_http_seam(head, refused),
+            http=_http_seam(head, refused, proxies),
             ws=_seam(make_connection) if make_connection else "none",
             loop="none",
             lifespan="off",
@@ -111,7 +119,21 @@ class Listener:
             ssl_context_factory=(lambda _config, _default: context) if context else None,
             timeout_graceful_shutdown=1,
         )
-        self._server = _Server(config)
+        if not has_proxy_headers or proxies is None:
+            self._server = _Server(config)
+            return
+
+        def front(listening: socket.socket, make: Make) -> ProxyFront:
+            return ProxyFront(
+                listening,
+                make,
+                trusts=proxies.trusts,
+                timeout_s=head.head_timeout_s,
+                refused=lambda reason, address: refused(reason, None, address),
+                context=context,
+            )
+
+        self._server = _FrontedServer(config, front)
 
     async def serve(self) -> None:
         """Serve until `stop` is called, and a little longer for requests under way."""
@@ -147,19 +169,42 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _http_seam(head: RequestHeadSettings, refused: Callable[[str, int], None]) -> Any:
+class _FrontedServer(_Server):
+    """Takes connections from a front instead of a server of the event loop's."""
+
+    def __init__(self, config: uvicorn.Config, front: Callable[[socket.socket, Make], ProxyFront]) -> None:
+        super().__init__(config)
+        self._front = front
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does (0.54), but for who listens."""
+
+        def make(source: str | None) -> asyncio.Protocol:
+            protocol: Any = self.config.http_protocol_class
+            return protocol(  # type: ignore[no-any-return]  # the seam makes them
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, source=source
+            )
+
+        await self.lifespan.startup()
+        fronts: Any = [self._front(each, make) for each in sockets or ()]
+        self.servers = fronts
+        self.started = True
+        self.is_listening.set()
+
+
+def _http_seam(head: RequestHeadSettings, refused: Refused, proxies: Proxies | None) -> Any:
     """Dress the guarded protocol as what uvicorn calls for a connection."""
 
-    def make(**uvicorns_own: Any) -> asyncio.Protocol:
-        return GuardedHTTPProtocol(head=head, refused=refused, **uvicorns_own)
+    def make(**given: Any) -> asyncio.Protocol:
+        return GuardedHTTPProtocol(head=head, refused=refused, proxies=proxies, **given)
 
     return make
 
 
-def _seam(make_connection: Callable[[], asyncio.Protocol]) -> Any:
-    """Dress a factory as what uvicorn calls on an upgrade."""
+def _seam(make_connection: Callable[[str], asyncio.Protocol]) -> Any:
+    """Dress a factory as what uvicorn, or our protocol for it, calls on an upgrade."""
 
-    def make(**_uvicorns_own: Any) -> asyncio.Protocol:
-        return make_connection()
+    def make(*, address: str = "", **_uvicorns_own: Any) -> asyncio.Protocol:
+        return make_connection(address)
 
     return make

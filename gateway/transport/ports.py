@@ -58,13 +58,13 @@ class Acceptor(Protocol):
     def opened(self) -> None:
         """Take note of a socket that wants to be a WebSocket."""
 
-    def gone(self) -> None:
-        """Take note that it is closed."""
+    def gone(self, connection: object) -> None:
+        """Take note that it is closed; *connection* is what `accept` was given, if it came so far."""
 
-    def refuse(self, request: Request) -> Response | None:
-        """Return the HTTP response for a request that may not become a WebSocket, else `None`."""
+    def refuse(self, request: Request, address: str) -> Response | None:
+        """Return the HTTP response for a request from *address* that may not become a WebSocket, else `None`."""
 
-    def failed(self, response: Response) -> None:
+    def failed(self, response: Response, address: str) -> None:
         """Take note of a handshake that breaks the rules of RFC 6455."""
 
     def accept(self, request: Request, connection: "WebSocketConnection") -> Peer:

@@ -57,6 +57,7 @@ class WebSocketConnection(asyncio.Protocol):
     __slots__ = (
         "_abort_timer",
         "_acceptor",
+        "_address",
         "_buffer",
         "_extensions",
         "_is_congested",
@@ -77,8 +78,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     name = "websocket"
 
-    def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop, *, address: str = "") -> None:
+        """*address* is where the client comes from, if that is not what the socket says."""
         self._acceptor = acceptor
+        self._address = address
         self._loop = loop
         self._message_limit = acceptor.settings.message_size_limit
         self._queue_limit = acceptor.queue_max_bytes
@@ -107,7 +110,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     @property
     def peer_address(self) -> str:
-        """Where the socket comes from: the host, without the port; empty on a Unix socket."""
+        """Where the client comes from: the host, without the port; empty if that is a Unix socket."""
+        if self._address:
+            return self._address
         name = self._transport.get_extra_info("peername")
         return name[0] if isinstance(name, tuple) else ""
 
@@ -130,7 +135,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._buffer = None
         if self._abort_timer is not None:
             self._abort_timer.cancel()
-        self._acceptor.gone()
+        self._acceptor.gone(self)
 
     def pause_writing(self) -> None:
         """Note that the kernel takes no more for now: from here on `offer` looks at what waits."""
@@ -260,11 +265,11 @@ class WebSocketConnection(asyncio.Protocol):
         """Answer the upgrade request, which the HTTP server has read and writes here anew, whole and well formed."""
         request = parse_request(data)
         negotiator = self._acceptor.negotiator
-        response = self._acceptor.refuse(request)
+        response = self._acceptor.refuse(request, self.peer_address)
         if response is None:
             response = negotiator.accept(request)
             if response.status_code != _SWITCHING_PROTOCOLS:
-                self._acceptor.failed(response)
+                self._acceptor.failed(response, self.peer_address)
                 negotiator.handshake_exc = None  # its traceback would keep this connection alive
         self._transport.write(response.serialize())
         if response.status_code == _SWITCHING_PROTOCOLS:

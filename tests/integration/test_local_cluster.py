@@ -171,6 +171,15 @@ async def test_a_redis_that_is_given_is_used_and_left_alone() -> None:
         await writer.wait_closed()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is this machine")
+async def test_a_nodes_log_has_the_address_of_the_client_and_not_haproxys() -> None:
+    async with local_cluster(free_plan(node_count=1)) as cluster:
+        await cluster.said("Ctrl-C stops")
+        headers = {"X-Forwarded-For": "6.6.6.6"}
+        async with connect(cluster.client_url, local_addr=("127.0.0.2", 0), additional_headers=headers, proxy=None):
+            await cluster.said("node1", "accepted", "address=127.0.0.2")
+
+
 async def test_ctrl_c_while_it_starts_stops_what_is_there() -> None:
     plan = free_plan(node_count=2)
     async with local_cluster(plan) as cluster:

@@ -92,13 +92,13 @@ class Ours:
 
     def opened(self) -> None: ...
 
-    def gone(self) -> None: ...
+    def gone(self, connection: object) -> None: ...
 
-    def failed(self, response: Response) -> None:
+    def failed(self, response: Response, address: str) -> None:
         pass
 
-    def refuse(self, request: Request) -> Response | None:
-        del request
+    def refuse(self, request: Request, address: str) -> Response | None:
+        del request, address
         return None
 
     def accept(self, request: Request, connection: WebSocketConnection) -> Peer:
@@ -122,6 +122,9 @@ class Ours:
 
     def write_eof(self) -> None:
         self.recorder.ended()
+
+    def get_extra_info(self, name: str) -> None:
+        del name
 
     def get_write_buffer_size(self) -> int:
         return 0

@@ -66,13 +66,13 @@ class OpenGate:
     def opened(self) -> None:
         """Sockets are not counted."""
 
-    def gone(self) -> None:
+    def gone(self, connection: object) -> None:
         """The same."""
 
-    def refuse(self, request: Request) -> Response | None:
+    def refuse(self, request: Request, address: str) -> Response | None:
         """Refuse nobody."""
 
-    def failed(self, response: Response) -> None:
+    def failed(self, response: Response, address: str) -> None:
         """The client has its answer."""
 
     def accept(self, request: Request, connection: WebSocketConnection) -> EchoPeer:
@@ -95,7 +95,7 @@ async def serve(*, compression: bool) -> None:
         PlainTextResponse("Only WebSockets here.\n", status_code=426),
         head=RequestHeadSettings(),
         refused=lambda *_: None,
-        make_connection=lambda: WebSocketConnection(gate, loop),
+        make_connection=lambda address: WebSocketConnection(gate, loop, address=address),
     )
     print(listener.address[1], flush=True)  # noqa: T201 - whoever starts this reads it
     await listener.serve()

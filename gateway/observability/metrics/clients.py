@@ -10,6 +10,11 @@ CLIENTS: Final = (
     gauge("gateway_users", "Users with at least one connection to this node.", lambda node: node.users()),
     count_by("transport", "gateway_connections_accepted", "Connections that were upgraded.", "connections_accepted"),
     count_by("reason", "gateway_connections_refused", "Upgrade requests that were refused.", "connections_refused"),
+    count(
+        "gateway_forwarded_malformed",
+        "Headers of trusted proxies that did not say where a request comes from.",
+        "forwarded_malformed",
+    ),
     count_by(
         "kind",
         "gateway_authenticated",

@@ -59,10 +59,12 @@ class FakeGate:
     def opened(self) -> None:
         self.sockets.append("opened")
 
-    def gone(self) -> None:
+    def gone(self, connection: object) -> None:
+        del connection
         self.sockets.append("gone")
 
-    def refuse(self, request: Request) -> Response | None:
+    def refuse(self, request: Request, address: str) -> Response | None:
+        del address
         self.requests.append(request)
         if request.path != "/full":
             return None

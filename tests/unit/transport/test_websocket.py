@@ -47,6 +47,9 @@ class FakeTransport:
         self._has_half_close = has_half_close
         self._is_closing = False
 
+    def get_extra_info(self, name: str) -> object:
+        return {"peername": ("203.0.113.7", 50000)}.get(name)
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         del low
         self._high_water = 65536 if high is None else high
@@ -150,14 +153,15 @@ class FakeGate:
     def opened(self) -> None:
         self.sockets += 1
 
-    def gone(self) -> None:
+    def gone(self, connection: object) -> None:
+        del connection
         self.sockets -= 1
 
-    def failed(self, response: Response) -> None:
+    def failed(self, response: Response, address: str) -> None:
         pass
 
-    def refuse(self, request: Request) -> Response | None:
-        del request
+    def refuse(self, request: Request, address: str) -> Response | None:
+        del request, address
         return self.negotiator.reject(self._refuses_with, "not here\n") if self._refuses_with else None
 
     def accept(self, request: Request, connection: WebSocketConnection) -> Peer:

@@ -100,6 +100,7 @@ def full_counts() -> Counts:
         bytes_out=15,
         token_failures=Counter(signature=16),
         key_set_failures=18,
+        forwarded_malformed=19,
         limit_hits=Counter(command_rate=17),
         publish_to_write=latencies,
         ledgers={
@@ -189,6 +190,7 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_events_sent": {(): 37},
     "gateway_duplicates": {("",): 6, ("lobby",): 0},
     "gateway_key_set_failures": {(): 18},
+    "gateway_forwarded_malformed": {(): 19},
     "gateway_limit_hits": {("command_rate",): 17},
     "gateway_messages_received": {(): 12},
     "gateway_received_bytes": {(): 13},
