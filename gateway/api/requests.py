@@ -3,6 +3,7 @@
 All of it from the bare ASGI scope, since hot methods are served without a framework (tests/benchmarks/api).
 """
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
@@ -11,6 +12,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from gateway.protocol.json_codec import has_deeper_nesting, replace_lone_surrogates
+from gateway.protocol.server_api import BatchCall, BatchCommand
 
 KEY_HEADER: Final = "X-API-Key"
 KEY_PARAMETER: Final = "api_key"
@@ -96,9 +98,7 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]", *, max_depth: int)
         raise UnreadableError(HTTPStatus.BAD_REQUEST, "the body is empty: send a JSON object, {} at least")
     try:
         body.isascii() or body.decode()
-        if has_deeper_nesting(body, limit=max_depth):
-            raise UnreadableError(HTTPStatus.BAD_REQUEST, f"nested more than {max_depth} deep")
-        return decoder.decode(body)
+        call = decoder.decode(body)
     except UnicodeDecodeError as error:
         raise UnreadableError(HTTPStatus.BAD_REQUEST, f"not UTF-8: {error.reason} at byte {error.start}") from None
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -106,6 +106,26 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]", *, max_depth: int)
         if repaired != body:
             return decode(repaired, decoder, max_depth=max_depth)
         raise UnreadableError(HTTPStatus.BAD_REQUEST, str(error)) from None
+    if any(has_deeper_nesting(bytes(each), limit=max_depth) for each in _payloads(call)):
+        raise UnreadableError(HTTPStatus.BAD_REQUEST, f"a payload is nested more than {max_depth} deep")
+    return call
+
+
+def _payloads(call: Any) -> Iterator[msgspec.Raw]:
+    """Return all that goes on to somebody else as it came."""
+    if isinstance(call, BatchCall):
+        for command in call.commands:
+            if command.publish is not None:  # nearly all of what comes in batches
+                yield command.publish.data
+            else:
+                yield from _payloads(command)
+        return
+    for name in call.__struct_fields__:
+        field = getattr(call, name)
+        if isinstance(field, msgspec.Raw):
+            yield field
+        elif isinstance(call, BatchCommand) and field is not None:
+            yield from _payloads(field)
 
 
 def _too_long(limit: int) -> UnreadableError:

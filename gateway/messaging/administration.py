@@ -4,8 +4,11 @@ Each operation is a method from a typed call to its result, or to a `Refusal` th
 caller has decided before. What a client is told by a code, an operator is told in words: the refusal's `reason`.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from gateway.broker.contract import Broker, BrokerError, Published
 from gateway.broker.outcome import Outcome
@@ -23,9 +26,9 @@ from gateway.messaging.control import (
 )
 from gateway.messaging.directory import Directory
 from gateway.messaging.handlers import PING, Request
+from gateway.messaging.publishing import Extras
 from gateway.messaging.services import Services
 from gateway.messaging.translation import (
-    Content,
     bad,
     content_of,
     described,
@@ -100,13 +103,14 @@ class Administration:
 
         What is begun in some order is published in it.
         """
-        content = content_of(call)
-        return content if isinstance(content, Refusal) else self._send(call.channel, content)
+        if call.b64data or call.idempotency_key or call.version or call.tags or call.skip_history:
+            content = content_of(call)
+            return content if isinstance(content, Refusal) else self._send(call.channel, *content)
+        return self._send(call.channel, call.data, None, is_checked=True)
 
     async def publish(self, call: PublishCall) -> PublishResult | Refusal:
         """Publish into a channel."""
-        sent = self.begin_publish(call)
-        return sent if isinstance(sent, Refusal) else await published(sent)
+        return await published(self.begin_publish(call))
 
     def begin_broadcast(self, call: BroadcastCall) -> list[Sent | Refusal] | Refusal:
         """Do what `begin_publish` does, for each channel."""
@@ -115,12 +119,11 @@ class Administration:
         content = content_of(call)
         if isinstance(content, Refusal):
             return content
-        return [self._send(name, content) for name in call.channels]
+        return [self._send(name, *content) for name in call.channels]
 
     async def broadcast(self, call: BroadcastCall) -> BroadcastResult | Refusal:
         """Publish the same into several channels; one that will not do keeps no other from it."""
-        sent = self.begin_broadcast(call)
-        return sent if isinstance(sent, Refusal) else await broadcasted(sent)
+        return await broadcasted(self.begin_broadcast(call))
 
     # What is done to the connections of a user, on all nodes. Where there are none, nothing is done, successfully.
 
@@ -283,13 +286,13 @@ class Administration:
 
     # Parts of the above.
 
-    def _send(self, name: str, content: Content) -> Sent | Refusal:
+    def _send(self, name: str, data: msgspec.Raw, extras: Extras | None, is_checked: bool) -> Sent | Refusal:  # noqa: FBT001 - the fields of `Content`
         channel = self._channel(name)
         if isinstance(channel, Refusal):
             return channel
         publisher = self._services.publisher
-        error = publisher.refuse(channel, content.data, is_checked=content.is_checked)
-        sent = error or publisher.publish(channel, content.data, None, content.extras)
+        error = publisher.refuse(channel, data, is_checked=is_checked)
+        sent = error or publisher.publish(channel, data, None, extras)
         if not isinstance(sent, ErrorCode):
             return sent
         if sent is codes.INTERNAL_ERROR:
@@ -340,18 +343,24 @@ class Administration:
         return b""
 
 
-async def published(sent: Sent) -> PublishResult | Refusal:
-    """Wait until the broker has a publication, and tell where it is."""
-    try:
-        position = (await sent.wait()).position
-    except BrokerError as error:
-        return failed(error)
+async def published(sent: Sent | Refusal) -> PublishResult | Refusal:
+    """Wait until the broker has a publication, if it was begun, and tell where it is."""
+    if isinstance(sent, Refusal):
+        return sent
+    if not sent.is_settled:
+        with contextlib.suppress(BrokerError):
+            await sent.wait()
+    if isinstance(sent.error, BrokerError):
+        return failed(sent.error)
+    position = sent.result().position
     return _NOWHERE if position is None else PublishResult(position.offset, position.epoch)
 
 
-async def broadcasted(sent: list[Sent | Refusal]) -> BroadcastResult:
-    """Wait until the broker has all of a broadcast, and tell what became of each."""
-    results = [each if isinstance(each, Refusal) else await published(each) for each in sent]
+async def broadcasted(sent: list[Sent | Refusal] | Refusal) -> BroadcastResult | Refusal:
+    """Wait until the broker has all of a broadcast, if it was begun, and tell what became of each."""
+    if isinstance(sent, Refusal):
+        return sent
+    results = [await published(each) for each in sent]
     return BroadcastResult(
         [PublishReply(error=each.error) if isinstance(each, Refusal) else PublishReply(each) for each in results]
     )

@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from gateway.messaging.administration import Administration, broadcasted, published
+from gateway.messaging.administration import Administration, Sent, published
 from gateway.protocol import server_api as api
-from gateway.protocol.server_api import BatchCall, BatchCommand, BatchReply, BatchResult, Refusal, Scope
+from gateway.protocol.messages import NOTHING
+from gateway.protocol.server_api import BatchCall, BatchCommand, BatchReply, BatchResult, PublishCall, Refusal, Scope
 
 MAX_PARALLEL: Final = 16
 """How many calls of one batch are worked on at the same time, publications aside."""
@@ -46,7 +47,6 @@ _ALL: Final = (
 )
 METHODS: Final[Mapping[str, Method]] = {method.name: method for method in _ALL}
 BATCH: Final = "batch"
-_SENT_TOGETHER: Final = frozenset({"publish", "broadcast"})
 
 
 class _Entry(NamedTuple):
@@ -71,20 +71,22 @@ class Batches:
         no method and is `None`.
         """
         work = _Work(self._administration, len(batch.commands), note)
+        may_publish = may(METHODS["publish"].scope)
         waiting: list[tuple[int, _Entry]] = []
         for index, command in enumerate(batch.commands):
+            if command.publish is not None and may_publish:  # nearly all of what comes in batches
+                work.publish(index, command.publish)
+                continue
             entry = _read(command)
             error = _refuse(entry, may)
             if error is not None:
                 work.answer(index, entry, error)
-            elif entry.name in _SENT_TOGETHER:
-                work.send(index, entry)
             elif batch.parallel:
                 waiting.append((index, entry))
             else:
-                await work.sent()
+                await work.published()
                 await work.call([(index, entry)])
-        await work.sent()
+        await work.published()
         for start in range(0, len(waiting), MAX_PARALLEL):
             await work.call(waiting[start : start + MAX_PARALLEL])
         return BatchResult(work.replies)
@@ -99,24 +101,25 @@ class _Work:
         self.replies = [BatchReply() for _ in range(size)]
         self._administration = administration
         self._note = note
-        self._sending: list[tuple[int, _Entry, Any]] = []
+        self._publishing: list[tuple[int, PublishCall, Sent | Refusal]] = []
 
-    def send(self, index: int, entry: _Entry) -> None:
-        """Hand publications to the broker."""
-        office, call = self._administration, entry.call
-        sent = office.begin_publish(call) if entry.name == "publish" else office.begin_broadcast(call)
-        self._sending.append((index, entry, sent))
+    def publish(self, index: int, call: PublishCall) -> None:
+        """Hand a publication to the broker."""
+        # A payload is a view of the whole batch, which must not live as long as a history.
+        call.data = call.data.copy() if call.data is not NOTHING else NOTHING
+        self._publishing.append((index, call, self._administration.begin_publish(call)))
 
-    async def sent(self) -> None:
-        """Wait until the broker has them."""
-        sending, self._sending = self._sending, []
-        for index, entry, sent in sending:
-            result = sent
-            if isinstance(sent, list):
-                result = await broadcasted(sent)
-            elif not isinstance(sent, Refusal):
-                result = await published(sent)
-            self.answer(index, entry, result)
+    async def published(self) -> None:
+        """Wait until the broker has all of them."""
+        publishing, self._publishing = self._publishing, []
+        for index, call, sent in publishing:
+            result = await published(sent)
+            if isinstance(result, Refusal):
+                self.replies[index] = BatchReply(error=result.error)
+                self._note("publish", call, result)
+            else:
+                self.replies[index] = BatchReply(publish=result)
+                self._note("publish", call, None)
 
     async def call(self, part: Sequence[tuple[int, _Entry]]) -> None:
         """Carry out calls, all at the same time."""

@@ -99,6 +99,26 @@ class Drafter:
         self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None = None, extras: Extras | None = None
     ) -> Draft | ErrorCode:
         """Return *data*, which `refuse` had nothing against, as a draft, or say that a processor can't work on it."""
+        content = self._content(channel, data, info, extras)
+        return content if isinstance(content, ErrorCode) else Draft(channel, content[0], self._monotonic(), content[1])
+
+    def describe(self, channel: Channel) -> str:
+        """Say what *channel* takes, to somebody who gave it something else."""
+        options = channel.options
+        takes = _TAKEN.get(options.publication_data_format, "takes JSON")
+        if options.publication_data_format not in {DataFormat.BINARY, DataFormat.ANY}:
+            takes += f", nested at most {self._max_depth} deep"
+        if options.processors:
+            takes += f", that its processors understand ({', '.join(options.processors)})"
+        return f"it {takes}, and this is something else"
+
+    def forget_pipelines(self) -> None:
+        """Make all processors anew, when they are needed next: their options have changed."""
+        self._pipelines.clear()
+
+    def _content(
+        self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None, extras: Extras | None
+    ) -> tuple[Publication, PublishOptions] | ErrorCode:
         stream = None if extras is not None and extras.skips_history else channel.stream
         sample = None
         if channel.options.processors:
@@ -118,21 +138,7 @@ class Drafter:
             publication = Publication(data=payload, info=info, tags=tags, version=version)
             is_plain = stream is None and sample is None and not key
             options = DELIVERY_ONLY if is_plain else PublishOptions(stream, key, epoch, sample)
-        return Draft(channel, publication, self._monotonic(), options)
-
-    def describe(self, channel: Channel) -> str:
-        """Say what *channel* takes, to somebody who gave it something else."""
-        options = channel.options
-        takes = _TAKEN.get(options.publication_data_format, "takes JSON")
-        if options.publication_data_format not in {DataFormat.BINARY, DataFormat.ANY}:
-            takes += f", nested at most {self._max_depth} deep"
-        if options.processors:
-            takes += f", that its processors understand ({', '.join(options.processors)})"
-        return f"it {takes}, and this is something else"
-
-    def forget_pipelines(self) -> None:
-        """Make all processors anew, when they are needed next: their options have changed."""
-        self._pipelines.clear()
+        return publication, options
 
     def _process(self, channel: Channel, data: bytes) -> Processed | ErrorCode:
         pipeline = self._pipelines.get(channel.namespace)
@@ -171,8 +177,12 @@ class Publisher(Drafter):
         self, channel: Channel, data: bytes | msgspec.Raw, info: ClientInfo | None, extras: Extras | None = None
     ) -> Outcome[Published] | ErrorCode:
         """Publish *data*, which `refuse` had nothing against, or say that a processor can't work on it."""
-        draft = self.draft(channel, data, info, extras)
-        return draft if isinstance(draft, ErrorCode) else self.carry(draft)
+        content = self._content(channel, data, info, extras)
+        if isinstance(content, ErrorCode):
+            return content
+        publication, options = content
+        self._counts.ledger(channel.namespace).published += 1
+        return self._broker.publish(channel.name, publication, accepted_at_s=self._monotonic(), options=options)
 
     def carry(self, draft: Draft) -> Outcome[Published]:
         """Hand *draft* to the broker."""

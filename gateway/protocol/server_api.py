@@ -75,7 +75,7 @@ def refusal(error: ErrorCode, reason: str) -> Refusal:
 # What is asked.
 
 
-class PublishCall(Struct, omit_defaults=True):
+class PublishCall(Struct, omit_defaults=True, gc=False):
     """Publish into a channel. *b64data*, bytes as base64, is used instead of *data* when there is any."""
 
     channel: str = ""
@@ -88,7 +88,7 @@ class PublishCall(Struct, omit_defaults=True):
     version_epoch: str = ""
 
 
-class BroadcastCall(Struct, omit_defaults=True):
+class BroadcastCall(Struct, omit_defaults=True, gc=False):
     """Publish the same into several channels."""
 
     channels: list[str] = []
@@ -242,7 +242,7 @@ class DrainCall(Struct, omit_defaults=True):
     node: str = ""
 
 
-class BatchCommand(Struct, omit_defaults=True):
+class BatchCommand(Struct, omit_defaults=True, gc=False):
     """One call of a batch: exactly one of these."""
 
     publish: PublishCall | None = None
@@ -262,7 +262,7 @@ class BatchCommand(Struct, omit_defaults=True):
     drain: DrainCall | None = None
 
 
-class BatchCall(Struct, omit_defaults=True):
+class BatchCall(Struct, omit_defaults=True, gc=False):
     """Carry out several calls, one after the other, or at the same time if *parallel*."""
 
     commands: list[BatchCommand] = []
@@ -279,7 +279,7 @@ class PublishResult(Struct, omit_defaults=True, gc=False):
     epoch: str = ""
 
 
-class PublishReply(Struct, omit_defaults=True):
+class PublishReply(Struct, omit_defaults=True, gc=False):
     """What became of one publication of a broadcast."""
 
     result: PublishResult | None = None
@@ -397,7 +397,7 @@ class DrainResult(Struct):
     name: str
 
 
-class BatchReply(Struct, omit_defaults=True):
+class BatchReply(Struct, omit_defaults=True, gc=False):
     """What became of one call: its result under its method's name, or an error."""
 
     error: APIError | None = None
@@ -418,7 +418,7 @@ class BatchReply(Struct, omit_defaults=True):
     drain: DrainResult | None = None
 
 
-class BatchResult(Struct, omit_defaults=True):
+class BatchResult(Struct, omit_defaults=True, gc=False):
     """What became of each call, in their order."""
 
     replies: list[BatchReply] = []

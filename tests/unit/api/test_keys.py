@@ -70,7 +70,6 @@ def test_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(hmac, "compare_digest", compare)
     assert RING.holder(b"p" * 32) is not None
     assert len(compared) == 6
-    assert {len(each) for each in compared} == {32}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.api.requests import Head, UnreadableError, decode, read_body, read_head
-from gateway.protocol.server_api import PublishCall
+from gateway.protocol.server_api import BatchCall, PublishCall
 
 DECODER = msgspec.json.Decoder(PublishCall)
 
@@ -107,7 +107,7 @@ def test_half_a_surrogate_pair_costs_no_call() -> None:
         (b"", "the body is empty: send a JSON object, {} at least"),
         (b"{", "Input data was truncated"),
         (b'{"data":"\xff"}', "not UTF-8: invalid start byte at byte 9"),
-        (b'{"data":[[1]]}', "nested more than 2 deep"),
+        (b'{"data":[[[1]]]}', "a payload is nested more than 2 deep"),
         (b'{"channel":1}', "Expected `str`, got `int` - at `$.channel`"),
     ],
 )
@@ -115,3 +115,27 @@ def test_what_is_no_call_is_refused_with_what_is_wrong(body: bytes, text: str) -
     with pytest.raises(UnreadableError, match=r".") as refused:
         decode(body, DECODER, max_depth=2)
     assert (refused.value.status, str(refused.value)) == (HTTPStatus.BAD_REQUEST, text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        '{"publish":{"data":[[[1]]]}}',
+        '{"publish":{}},{"broadcast":{"data":[[[1]]]}}',
+        '{"subscribe":{"info":[[[1]]]}}',
+        '{"subscribe":{"data":[[[1]]]}}',
+        '{"refresh":{"info":[[[1]]]}}',
+        '{"rpc":{"params":[[[1]]]}}',
+    ],
+)
+def test_no_payload_of_a_batch_is_nested_too_deep(command: str) -> None:
+    decoder = msgspec.json.Decoder(BatchCall)
+    body = f'{{"commands":[{command}]}}'.encode()
+    assert isinstance(decode(body, decoder, max_depth=3), BatchCall)
+    with pytest.raises(UnreadableError, match="nested more than 2 deep"):
+        decode(body, decoder, max_depth=2)
+
+
+def test_what_is_nested_without_an_end_is_refused() -> None:
+    with pytest.raises(UnreadableError):
+        decode(b'{"data":' + b"[" * 100_000, DECODER, max_depth=100)
