@@ -193,13 +193,13 @@ class Runtime:
 
     def figures(self) -> Figures:
         """Say how the node is doing, as it tells the others."""
-        counts = self.counts
+        flow = self.counts.flow_of_all
         return Figures(
-            messages_in=counts.messages_in,
-            bytes_in=counts.bytes_in,
-            messages_out=counts.messages_out,
-            bytes_out=counts.bytes_out,
-            dropped=sum(book.dropped.total() for book in counts.ledgers.values()),
+            messages_in=flow.messages_in,
+            bytes_in=flow.bytes_in,
+            messages_out=flow.publications_out,
+            bytes_out=flow.bytes_out,
+            dropped=sum(book.dropped.total() for book in self.counts.ledgers.values()),
             cpu_s=time.process_time(),
             queued=self.queued(),
             trouble=self.readiness.trouble or "",

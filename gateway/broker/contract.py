@@ -48,11 +48,13 @@ DELIVERY_ONLY: Final = PublishOptions()
 class Published(msgspec.Struct, frozen=True, gc=False):
     """A publish that the broker has taken; *position* is there for a channel with a stream.
 
-    *is_suppressed* tells that it was a repeat or came too late, and nobody was sent anything.
+    *is_suppressed* tells that it was a repeat or came too late, and nobody was sent anything; *is_outdated* that it was
+    the latter, by its version.
     """
 
     position: StreamPosition | None = None
     is_suppressed: bool = False
+    is_outdated: bool = False
 
 
 class Receiver(Protocol):

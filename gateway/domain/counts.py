@@ -4,11 +4,13 @@ Nothing here is a gauge. How many there are is read from the registry that holds
 """
 
 from bisect import bisect_left
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Final
 
+DURATION_BOUNDS_S: Final = (0.00001, 0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0)
+"""Upper bounds for what may take a few microseconds and may wait for another machine, in seconds."""
 LATENCY_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency buckets, in seconds."""
 
@@ -29,6 +31,10 @@ class Histogram:
         self.total += value
 
 
+def _durations() -> Histogram:
+    return Histogram(DURATION_BOUNDS_S)
+
+
 class Dropped(StrEnum):
     """Why a delivery that was due was not made."""
 
@@ -44,6 +50,31 @@ class Dropped(StrEnum):
     """The client or the network ended the connection in that turn."""
     SHUTDOWN = "shutdown"
     """The node sent the client away in that turn, since it stops."""
+
+
+class Lost(StrEnum):
+    """How a connection ended while some of what its transport had taken was not written yet."""
+
+    NETWORK = "network"
+    """The client or the network went away."""
+    TIMEOUT = "timeout"
+    """It was told goodbye and did not read on in time."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What went through the transports of one kind."""
+
+    messages_in: int = 0
+    bytes_in: int = 0
+    publications_out: int = 0
+    """Once for each subscriber."""
+    replies_out: int = 0
+    """What one client alone was told: replies, pushes that are no publications, pings of the protocol."""
+    events_out: int = 0
+    """Joins and leaves, once for each who is told."""
+    bytes_out: int = 0
+    """Framing included, before TLS."""
 
 
 @dataclass(slots=True)
@@ -65,6 +96,8 @@ class Ledger:
     filtered: int = 0
     """What subscribers had asked not to get."""
     dropped: Counter[Dropped] = field(default_factory=Counter)
+    publish_to_write: Histogram = field(default_factory=Histogram)
+    """From accepting a publication on this node to having handed it to the transports of this node, in seconds."""
 
     def leave(self, deliveries: int, because: Dropped) -> None:
         """Note that *deliveries* which were due are not made, since their subscriber has left."""
@@ -86,8 +119,13 @@ class Counts:
     """Connections whose client became known, by kind: `user` or `anonymous`."""
     subscribed: Counter[str] = field(default_factory=Counter)
     """Subscriptions that were made, server-side ones included, by namespace."""
-    recoveries: Counter[str] = field(default_factory=Counter)
-    """Subscriptions that asked to recover, by whether they did: `yes` or `no`."""
+    recoveries: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Subscriptions that asked to recover, by namespace, whether they did, and whether they had missed anything: `yes`
+    or `no` both."""
+    recovered_publications: Counter[str] = field(default_factory=Counter)
+    """Publications that replies brought to subscribers who had missed them, by namespace."""
+    suppressed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Publishes that nobody was sent, by namespace and by what was found: a repeated `idempotency_key`, a `version`."""
     disconnects: Counter[int] = field(default_factory=Counter)
     """By the code that the server closed with."""
     closes_by_peer: int = 0
@@ -96,6 +134,14 @@ class Counts:
     """By the code that the server pushed."""
     commands: Counter[str] = field(default_factory=Counter)
     """By method."""
+    command_durations: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(_durations))
+    """From taking a command up to its answer, by method; of publishes one in sixteen."""
+    ping_pongs: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    """From a ping to its pong, by transport."""
+    fanout: Histogram = field(default_factory=_durations)
+    """Writing what one loop turn has brought to all subscribers."""
+    outboxes_lost: Counter[Lost] = field(default_factory=Counter)
+    """Connections that ended while bytes waited for them, by how."""
     errors: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By method and error code."""
     api_calls: Counter[str] = field(default_factory=Counter)
@@ -116,24 +162,29 @@ class Counts:
     """How long those were, in seconds."""
     presence_failures: int = 0
     """Joins, leaves and renewals that the presence store did not take."""
-    events_out: int = 0
-    """Joins and leaves handed to transports."""
-    messages_in: int = 0
-    bytes_in: int = 0
-    messages_out: int = 0
-    """Publications handed to transports. Replies and pings are not counted here."""
-    bytes_out: int = 0
-    """Bytes handed to transports, framing included, before TLS."""
+    flows: dict[str, Flow] = field(default_factory=dict)
+    """By transport."""
     token_failures: Counter[str] = field(default_factory=Counter)
     """By cause."""
     key_set_failures: int = 0
     """Fetches of a JSON Web Key Set that failed."""
     limit_hits: Counter[str] = field(default_factory=Counter)
     """By the limit that was reached."""
-    publish_to_write: Histogram = field(default_factory=Histogram)
-    """From accepting a publication on this node to handing it to the transports of this node."""
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     """By namespace."""
+
+    def flow(self, transport: str) -> Flow:
+        """Return what goes through *transport*, counted from its first use on."""
+        flow = self.flows.get(transport)
+        if flow is None:
+            flow = self.flows[transport] = Flow()
+        return flow
+
+    @property
+    def flow_of_all(self) -> Flow:
+        """What went through all transports together."""
+        names = [each.name for each in fields(Flow)]
+        return Flow(**{name: sum(getattr(flow, name) for flow in self.flows.values()) for name in names})
 
     def ledger(self, namespace: str) -> Ledger:
         """Return the book of *namespace*, opened on first use."""

@@ -162,6 +162,7 @@ class Session:
         "deadline_s",
         "granted",
         "info",
+        "pinged_at_s",
         "state",
         "subscriptions",
         "user",
@@ -181,6 +182,8 @@ class Session:
         self._next_ping_at_s = NEVER
         self._pong_due_at_s = NEVER
         self._expires_at_s = NEVER
+        self.pinged_at_s = 0.0
+        """When the last ping was due."""
         self.deadline_s = self._stale_at_s
 
     @property
@@ -290,6 +293,7 @@ class Session:
         actions: list[Action] = [SubscriptionExpired(each.channel.name) for each in expired]
         if now_s >= self._next_ping_at_s:
             self._next_ping_at_s = now_s + settings.ping_interval_s
+            self.pinged_at_s = now_s
             if settings.pong_timeout_s:
                 self._pong_due_at_s = now_s + settings.pong_timeout_s
             actions.append(SendPing())

@@ -33,6 +33,8 @@ from gateway.protocol.messages import (
 )
 from gateway.protocol.variants import ProtocolVariant
 
+_UNTIMED: Final = 15
+"""The bits of a publish's number that are all zero in one that is timed: one in sixteen is."""
 # Looking a member up on its enum costs as much as a call; these are looked up for every command.
 _CONNECTED: Final = State.CONNECTED
 _WITHIN: Final = Verdict.WITHIN
@@ -87,14 +89,14 @@ class ClientConversation(Conversation):
         if self.session.state is State.OPENED:
             self.disconnect(codes.PROTOCOL_VIOLATED)  # the first command must be connect (3.1)
         elif self.session.state is not State.REFUSED and not self.has_gone():
-            violation = self.session.pong()
+            violation = self.note_pong()
             if violation is not None:
                 self.disconnect(violation)
 
     def frame_pong(self) -> None:
         """Take a pong of the transport's own; one that nobody asked for is legal there (RFC 6455 5.5.3)."""
         if self.uses_transport_pings:
-            self.session.pong()
+            self.note_pong()
 
     def carry_out(self, command: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *command* behind the client's commands that came before, ahead of those that come after.
@@ -121,7 +123,7 @@ class ClientConversation(Conversation):
         if not replies or self.has_gone():
             return
         data = self.variant.messages(replies)
-        self.note_replied(len(data))
+        self.note_replied(len(data), messages=len(replies))
         if not self.transport.offer(data):
             self.disconnect(codes.SLOW)
 
@@ -151,8 +153,13 @@ class ClientConversation(Conversation):
         # Publishing is tried first, since it is what clients do most; connect, subscribe and unsubscribe come before
         # it in the protocol's order (2.1) for a command that holds several requests, which no SDK sends.
         if publish is not None and command.id and not (command.connect or command.subscribe or command.unsubscribe):
-            self.services.counts.commands["publish"] += 1
-            self._publish(command.id, publish)
+            commands = self.services.counts.commands
+            number = commands["publish"]
+            commands["publish"] = number + 1
+            if number & _UNTIMED:
+                self._publish(command.id, publish)
+            else:
+                self._publish_timed(command.id, publish)
             return None
         if self._publishes:
             return self._after_publishes(command)
@@ -185,6 +192,7 @@ class ClientConversation(Conversation):
 
     def _dispatch(self, command: Command) -> Coroutine[Any, Any, None] | None:
         """Carry out the first request that is set, in the order of protocol.md 2.1."""
+        began_s = self.services.monotonic()
         for method, at_once, later in _METHODS:
             request = getattr(command, method)
             if request is not None:
@@ -192,6 +200,7 @@ class ClientConversation(Conversation):
                 answer = at_once(self, request) if at_once is not None else None
                 if answer is None and later is not None:
                     return self._answer_later(command.id, method, later, request)
+                self.note_duration(method, began_s)
                 self._answer(command.id, method, answer)
                 return None
         if isinstance(command, ServerCommand) and command.carry_out is not None:
@@ -207,6 +216,7 @@ class ClientConversation(Conversation):
         carry_out: Callable[[Conversation, Any], Coroutine[Any, Any, Answer]],
         request: msgspec.Struct,
     ) -> None:
+        began_s = self.services.monotonic()
         try:
             answer = await carry_out(self, request)
         except TokenRefusedError as refusal:
@@ -214,6 +224,7 @@ class ClientConversation(Conversation):
             answer = refusal.answer
         except BrokerError:
             answer = codes.INTERNAL_ERROR
+        self.note_duration(method, began_s)
         self._answer(command_id, method, answer)
 
     def _answer(self, command_id: int, method: str, answer: Answer) -> None:
@@ -234,11 +245,21 @@ class ClientConversation(Conversation):
 
     # Publish: the hot path.
 
-    def _publish(self, command_id: int, request: PublishRequest) -> None:
+    def _publish_timed(self, command_id: int, request: PublishRequest) -> None:
+        """Do the same and note how long it took, which costs a twentieth of a publish and so is done for few."""
+        began_s = self.services.monotonic()
+        outcome = self._publish(command_id, request)
+        if outcome is None:
+            self.note_duration("publish", began_s)
+        else:
+            outcome.then(lambda _: self.note_duration("publish", began_s))
+
+    def _publish(self, command_id: int, request: PublishRequest) -> Outcome[Published] | None:
+        """Publish, and answer once that has succeeded or failed; returns what is still to be waited for."""
         services, session = self.services, self.session
         if not request.channel:
             self.disconnect(codes.PROTOCOL_VIOLATED)
-            return
+            return None
         subscription = session.subscriptions.get(request.channel)
         channel = subscription.channel if subscription else services.channels.resolve(request.channel)
         outcome: Outcome[Published] | ErrorCode
@@ -259,11 +280,12 @@ class ClientConversation(Conversation):
             if not outcome.is_settled:
                 self._publishes = deque(((command_id, outcome),))
                 outcome.then(self._answer_publishes)
-                return
+                return outcome
             if outcome.error is None:
                 self._replies.append(self.variant.codec.published(command_id))
-                return
+                return None
         self._answer_in_order(command_id, "publish", outcome)
+        return outcome if isinstance(outcome, Outcome) else None
 
     def _answer_in_order(self, command_id: int, method: str, outcome: Outcome[Published] | ErrorCode) -> None:
         """Answer with what is refused, or not settled by the broker yet, behind the publishes that are not either."""

@@ -30,6 +30,7 @@ class Conversation(ABC):
     """One client, from the opened transport to the closed one."""
 
     __slots__ = (
+        "_flow",
         "_is_busy",
         "_line",
         "_waiting_bytes",
@@ -51,6 +52,7 @@ class Conversation(ABC):
         self.transport = transport
         self.variant = variant
         self.services = services
+        self._flow = services.counts.flow(transport.name)
         now_s = services.monotonic()
         self.session = Session(services.new_id(), services.session, now_s=now_s)
         self.traffic = ConnectionTraffic(now_s, opened_at_unix_s=services.unix())
@@ -133,16 +135,33 @@ class Conversation(ABC):
 
     def note_received(self, size: int) -> None:
         """Count one message of *size* bytes from the peer."""
-        counts, traffic = self.services.counts, self.traffic
-        counts.messages_in += 1
-        counts.bytes_in += size
+        flow, traffic = self._flow, self.traffic
+        flow.messages_in += 1
+        flow.bytes_in += size
         traffic.messages_in += 1
         traffic.bytes_in += size
 
-    def note_replied(self, size: int) -> None:
-        """Count *size* bytes that answer the peer."""
-        self.services.counts.bytes_out += size
+    def note_replied(self, size: int, *, messages: int = 1) -> None:
+        """Count *size* bytes, of so many *messages*, that this peer alone is told."""
+        flow = self._flow
+        flow.replies_out += messages
+        flow.bytes_out += size
         self.traffic.bytes_out += size
+
+    def note_duration(self, method: str, began_s: float) -> None:
+        """Count how long a command took that was taken up at *began_s*."""
+        services = self.services
+        services.counts.command_durations[method].observe(services.monotonic() - began_s)
+
+    def note_pong(self) -> Disconnect | None:
+        """Take a sign of life and note how long it took; one that nobody asked for violates the client protocol."""
+        session = self.session
+        pinged_at_s = session.pinged_at_s
+        violation = session.pong()
+        if violation is None:
+            taken_s = self.services.monotonic() - pinged_at_s
+            self.services.counts.ping_pongs[self.transport.name].observe(taken_s)
+        return violation
 
     # Commands, in order.
 

@@ -9,7 +9,7 @@ tenth).
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from gateway.domain.counts import Counts, Dropped, Ledger
+from gateway.domain.counts import Counts, Dropped, Flow, Histogram, Ledger
 from gateway.domain.hub import Group, Hub, LocalChannel
 from gateway.domain.subscriber import Subscriber, Traffic
 from gateway.protocol import codes
@@ -22,6 +22,7 @@ class _Batch(NamedTuple):
     """What one channel brought in one turn, for one group of subscribers that share its bytes."""
 
     ledger: Ledger
+    flow: Flow
     group: Group
     size: int
     data: bytes
@@ -55,6 +56,8 @@ class Fanout:
         self._newcomers_max_bytes = newcomers_max_bytes
         self._dirty: list[LocalChannel] = []
         self._condemned: list[Subscriber] = []
+        self._accepted: list[tuple[Histogram, list[float]]] = []
+        """When that was accepted which is being written, and where to note how long that took."""
         hub.flush = self.flush_channel
 
     @property
@@ -92,6 +95,7 @@ class Fanout:
 
     def flush(self) -> None:
         """Write what this turn has brought: one write for each connection, however many channels it is in."""
+        began_s = self._monotonic()
         dirty, self._dirty = self._dirty, []
         batches = [batch for local in dirty if local.pending for batch in self._take(local)]
         if len(batches) <= 1:
@@ -102,13 +106,26 @@ class Fanout:
         for local in dirty:
             if local.events:
                 self._write_events(local)
+        self._note_written(began_s)
         self._dismiss_condemned()
 
     def flush_channel(self, local: LocalChannel) -> None:
         """Write what waits for one channel, ahead of the turn's end: who joins next starts after it."""
+        began_s = self._monotonic()
         for batch in self._take(local):
             self._write(batch)
+        self._note_written(began_s)
         self._dismiss_condemned()
+
+    def _note_written(self, began_s: float) -> None:
+        """Note how long it took to write, and since when that had waited which this node has accepted."""
+        now_s = self._monotonic()
+        self._counts.fanout.observe(now_s - began_s)
+        if self._accepted:
+            accepted, self._accepted = self._accepted, []
+            for histogram, times_s in accepted:
+                for accepted_at_s in times_s:
+                    histogram.observe(now_s - accepted_at_s)
 
     def _take(self, local: LocalChannel) -> list[_Batch]:
         """Take what waits for one channel and encode it, once for each variant in use."""
@@ -127,11 +144,10 @@ class Fanout:
                 self._condemned.extend(group)
                 continue
             data = variant.publications(local.channel.name, publications)
-            batches.append(_Batch(local.ledger, group, len(publications), data))
+            flow = self._counts.flow(variant.transport)
+            batches.append(_Batch(local.ledger, flow, group, len(publications), data))
         if accepted:
-            now_s = self._monotonic()
-            for accepted_at_s in accepted:
-                self._counts.publish_to_write.observe(now_s - accepted_at_s)
+            self._accepted.append((local.ledger.publish_to_write, accepted))
         return batches
 
     def _write(self, batch: _Batch) -> None:
@@ -162,13 +178,15 @@ class Fanout:
             batch.count_sent()
 
     def _book(self, batch: _Batch, *, refused: int) -> None:
-        taken, ledger = len(batch.group) - refused, batch.ledger
-        ledger.delivered += taken * batch.size
+        ledger, flow, group, size, data = batch
+        taken = len(group) - refused
         if refused:
-            ledger.dropped[Dropped.SLOW] += refused * batch.size
-        self._counts.messages_out += taken * batch.size
-        ledger.delivered_bytes += taken * len(batch.data)
-        self._counts.bytes_out += taken * len(batch.data)
+            ledger.dropped[Dropped.SLOW] += refused * size
+        deliveries, written = taken * size, taken * len(data)
+        ledger.delivered += deliveries
+        ledger.delivered_bytes += written
+        flow.publications_out += deliveries
+        flow.bytes_out += written
 
     def _write_events(self, local: LocalChannel) -> None:
         """Tell the channel's watchers who came and went; nobody is told of its own leaving."""
@@ -185,8 +203,9 @@ class Fanout:
                 if subscriber in slow or not subscriber.offer(data):
                     slow.add(subscriber)
                     break
-                self._counts.events_out += 1
-                self._counts.bytes_out += len(data)
+                flow = self._counts.flow(variant.transport)
+                flow.events_out += 1
+                flow.bytes_out += len(data)
         for subscriber in slow:
             subscriber.dismiss(codes.SLOW)
 

@@ -185,8 +185,11 @@ class Joining:
         """Put into *result* what was recovered; false if nothing was and the client would rather have an error."""
         publications = recovered.publications
         is_recovered = recovered.is_recovered and room.takes(publications)
-        self._client.services.counts.recoveries["yes" if is_recovered else "no"] += 1
+        counts, namespace = self._client.services.counts, self.channel.namespace
+        missed = len(publications) if is_recovered else 0
+        counts.recoveries[namespace, "yes" if is_recovered else "no", "yes" if missed else "no"] += 1
         if is_recovered:
+            counts.recovered_publications[namespace] += missed
             result.recovered, result.publications = True, publications
             result.offset = recovered.position.offset
         return is_recovered or not self._request.flag & REJECT_UNRECOVERED

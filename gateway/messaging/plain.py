@@ -85,7 +85,7 @@ class PlainConversation(Conversation):
 
     def frame_pong(self) -> None:
         """Take a WebSocket pong."""
-        self.session.pong()
+        self.note_pong()
 
     def variant_for(self, channel: Channel) -> Variant:
         """Return the binary variant for a namespace of binary publications."""
@@ -266,7 +266,9 @@ class PlainConversation(Conversation):
         self.services.counts.commands["handler"] += 1
         data = message.payload.decode() if message.is_text else message.payload
         request = Request(self._channel_name, self.session.user, self.session.client_id, data)
+        began_s = self.services.monotonic()
         answer = await self.services.handlers.call(handler, request)
+        self.note_duration("handler", began_s)
         if self.has_gone() or answer is None:
             return
         if isinstance(answer, ErrorCode):

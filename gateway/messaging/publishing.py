@@ -1,6 +1,7 @@
 """The one way of a publication into the broker: data format, processors, publish."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -188,4 +189,12 @@ class Publisher(Drafter):
         """Hand *draft* to the broker."""
         channel, publication, accepted_at_s, options = draft
         self._counts.ledger(channel.namespace).published += 1
-        return self._broker.publish(channel.name, publication, accepted_at_s=accepted_at_s, options=options)
+        outcome = self._broker.publish(channel.name, publication, accepted_at_s=accepted_at_s, options=options)
+        if options.idempotency_key or publication.version:
+            outcome.then(partial(self._note_suppressed, channel.namespace))
+        return outcome
+
+    def _note_suppressed(self, namespace: str, outcome: Outcome[Published]) -> None:
+        if outcome.error is None and outcome.result().is_suppressed:
+            reason = "version" if outcome.result().is_outdated else "idempotency_key"
+            self._counts.suppressed[namespace, reason] += 1

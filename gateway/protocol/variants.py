@@ -17,6 +17,8 @@ class Variant(Protocol):
     """Encodes for all connections of one kind."""
 
     name: str
+    transport: str
+    """What carries it, by the name under which that is counted."""
     needs_json: bool
     """True when only valid JSON can be carried (disconnect 3506 otherwise, protocol.md 4.2)."""
     is_tap: bool
@@ -30,6 +32,7 @@ class ProtocolVariant:
     """A codec of the client protocol: messages of one turn share frames within the limits of `framing`."""
 
     is_tap = False
+    transport = "websocket"
 
     def __init__(self, name: str, codec: Codec, framing: Framing, *, needs_json: bool) -> None:
         self.name = name
@@ -66,6 +69,7 @@ class PlainVariant:
 
     needs_json = False
     is_tap = False
+    transport = "websocket"
 
     def __init__(self, name: str, *, text: Framing, binary: Framing) -> None:
         self.name = name

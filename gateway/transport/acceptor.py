@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from gateway.domain.addresses import AddressLimits
+from gateway.domain.counts import Lost
 from gateway.domain.ratelimit import RateLimit, TokenBucket
 from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation
@@ -171,8 +172,10 @@ class Gate:
         self.sockets += 1
         self._emptied.clear()
 
-    def gone(self, connection: object) -> None:
-        """Count it out."""
+    def gone(self, connection: object, lost: Lost | None = None) -> None:
+        """Count it out, and what of its outbox is *lost*."""
+        if lost is not None:
+            self._services.counts.outboxes_lost[lost] += 1
         self.sockets -= 1
         self._addresses.leave(connection)
         if not self.sockets:

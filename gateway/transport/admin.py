@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 
+from gateway.domain.counts import Lost
 from gateway.messaging.admins import Admins, Credentials
 from gateway.messaging.conversation import Conversation
 from gateway.protocol.framing import TEXT, WebSocketFraming
@@ -59,9 +60,11 @@ class AdminGate:
         self._sockets += 1
         self._emptied.clear()
 
-    def gone(self, connection: object) -> None:
-        """Count it out."""
+    def gone(self, connection: object, lost: Lost | None = None) -> None:
+        """Count it out, and what of its outbox is *lost*."""
         del connection
+        if lost is not None:
+            self._admins.counts.outboxes_lost[lost] += 1
         self._sockets -= 1
         if not self._sockets:
             self._emptied.set()

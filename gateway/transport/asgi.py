@@ -19,6 +19,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import TEXT, Framing
 from gateway.transport.acceptor import Gate, Variants
@@ -109,7 +110,10 @@ class ASGIWebSocket:
             if await self._is_let_in():
                 await self._serve()
         finally:
-            self._gate.gone(self)
+            lost = None
+            if self._waiting_bytes:
+                lost = Lost.TIMEOUT if self._closing is not None else Lost.NETWORK
+            self._gate.gone(self, lost)
 
     async def _is_let_in(self) -> bool:
         message = await self._receive()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.settings import Seconds, Settings, Size
 
@@ -58,8 +59,11 @@ class Acceptor(Protocol):
     def opened(self) -> None:
         """Take note of a socket that wants to be a WebSocket."""
 
-    def gone(self, connection: object) -> None:
-        """Take note that it is closed; *connection* is what `accept` was given, if it came so far."""
+    def gone(self, connection: object, lost: Lost | None = None) -> None:
+        """Take note that it is closed; *connection* is what `accept` was given, if it came so far.
+
+        *lost* tells how that came, if some of what the connection had taken was not written.
+        """
 
     def refuse(self, request: Request, address: str) -> Response | None:
         """Return the HTTP response for a request from *address* that may not become a WebSocket, else `None`."""

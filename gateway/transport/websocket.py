@@ -27,6 +27,7 @@ try:
 except ImportError:  # no C compiler and no wheel for this platform
     from websockets.utils import apply_mask
 
+from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.transport.core import MESSAGE_TOO_BIG, SILENT, Core, parse_request
 from gateway.transport.ports import Acceptor, Peer
@@ -135,7 +136,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._buffer = None
         if self._abort_timer is not None:
             self._abort_timer.cancel()
-        self._acceptor.gone(self)
+        lost = None
+        if self._is_congested:
+            lost = Lost.TIMEOUT if self._is_ending else Lost.NETWORK
+        self._acceptor.gone(self, lost)
 
     def pause_writing(self) -> None:
         """Note that the kernel takes no more for now: from here on `offer` looks at what waits."""

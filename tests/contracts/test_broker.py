@@ -333,6 +333,7 @@ async def test_a_version_that_comes_too_late_is_dropped(bench: Bench) -> None:
     assert not (await publish(1795206807660453001)).is_suppressed
     late = await publish(1795206807660453000)
     assert late.is_suppressed
+    assert late.is_outdated
     assert late.position is not None
     assert late.position.offset == 1
     assert (await publish(1795206807660453001)).is_suppressed

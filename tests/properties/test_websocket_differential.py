@@ -20,6 +20,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
+from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.transport.core import make_negotiator
 from gateway.transport.ports import Peer, WebSocketSettings
@@ -92,7 +93,7 @@ class Ours:
 
     def opened(self) -> None: ...
 
-    def gone(self, connection: object) -> None: ...
+    def gone(self, connection: object, lost: Lost | None = None) -> None: ...
 
     def failed(self, response: Response, address: str) -> None:
         pass

@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 
+from gateway.domain.counts import Lost
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
@@ -66,7 +67,7 @@ class OpenGate:
     def opened(self) -> None:
         """Sockets are not counted."""
 
-    def gone(self, connection: object) -> None:
+    def gone(self, connection: object, lost: Lost | None = None) -> None:
         """The same."""
 
     def refuse(self, request: Request, address: str) -> Response | None:

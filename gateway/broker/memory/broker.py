@@ -156,7 +156,7 @@ class MemoryBroker:
         position, epoch = None, ""
         stream = self._stream(channel, now_s=now_s) if options.stream is not None else None
         if stream is not None and stream.is_outdated(publication.version, options.version_epoch):
-            return Outcome.of(Published(stream.position, is_suppressed=True))
+            return Outcome.of(Published(stream.position, is_suppressed=True, is_outdated=True))
         if options.sample is not None:
             publication = self._measure(channel, publication, options.sample, now_s=now_s)
         if stream is not None and options.stream is not None:

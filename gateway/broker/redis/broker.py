@@ -33,6 +33,7 @@ _LARGE_PAGE: Final = 1000
 _FIELDS: Final = 2
 """Of an entry without statistics, names and values."""
 _UNSEEN: Final = ("", 0)
+_OUTDATED: Final = 2
 # Two letters for each of 2,048 numbers, so that an epoch of 44 random bits costs a quarter of `random.choices`. Each
 # publish into a stream brings one along, in case the stream has to begin anew.
 _PAIRS: Final = [first + second for first in string.ascii_letters for second in string.ascii_letters][:2048]
@@ -193,7 +194,7 @@ class RedisBroker:
         position = StreamPosition(offset, epoch.decode())
         if not is_suppressed:  # the result of an earlier publish tells of earlier times
             self._note_position(channel, position.epoch, offset)
-        return Published(position, bool(is_suppressed))
+        return Published(position, bool(is_suppressed), is_suppressed == _OUTDATED)
 
     def _take_page(self, channel: str, reply: Any) -> StreamPage:
         epoch_text, top, entries = reply

@@ -137,7 +137,8 @@ end
 # kept. ARGV: new epoch, seen epoch, seen top, channel, body, size (0: no stream), ttl and meta ttl in ms, version ('':
 # none), what it counts in, lifetime of a result in ms; then, if the channel has a window: the number as text, how many
 # numbers its window holds besides, its ttl in ms, 'sample' or 'population'. Returns offset, epoch ('' without a
-# stream), 1 if nobody was sent it. What the data may be refused for is read before the first write.
+# stream), 1 if nobody was sent it because it is a repeat, 2 if because of its version. What the data may be refused for
+# is read before the first write.
 PUBLISH: Final = Script(
     _BEGIN
     + """
@@ -184,7 +185,7 @@ end
 local counts_alike = ARGV[10] == '' or ARGV[10] == (meta[4] or '')
 if version ~= '' and meta[3] and counts_alike and version <= meta[3] then
     remember(top, epoch)
-    return {top, epoch, 1}
+    return {top, epoch, 2}
 end
 local offset, added = top + 1, nil
 if window then

@@ -44,8 +44,18 @@ CHANNELS: Final = (
         "namespace", "gateway_subscribed", "Subscriptions that were made, server-side ones included.", "subscribed"
     ),
     count_by("code", "gateway_unsubscribes", "Subscriptions that the server ended.", "unsubscribes"),
+    Family(
+        Kind.COUNTER,
+        "gateway_recoveries",
+        "Subscriptions that asked to recover what they had missed, by whether they could and whether there was any.",
+        ("namespace", "recovered", "publications"),
+        lambda scrape: list(scrape.counts.recoveries.items()),
+    ),
     count_by(
-        "recovered", "gateway_recoveries", "Subscriptions that asked to recover what they had missed.", "recoveries"
+        "namespace",
+        "gateway_recovered_publications",
+        "Publications that subscribe replies brought to those who had missed them.",
+        "recovered_publications",
     ),
     column("gateway_publications_accepted", "Publications handed to the broker by this node.", "published"),
     column("gateway_publications_received", "Publications that came from the broker.", "received"),
@@ -79,10 +89,24 @@ CHANNELS: Final = (
         ("namespace",),
         lambda scrape: by_label(_queued(scrape)),
     ),
-    histogram(
+    Family(
+        Kind.HISTOGRAM,
         "gateway_publish_to_write_seconds",
-        "From accepting a publication to handing it to this node's transports.",
-        "publish_to_write",
+        "From accepting a publication to having handed it to this node's transports, where this node accepted it.",
+        ("namespace",),
+        lambda scrape: [((name,), book.publish_to_write) for name, book in scrape.counts.ledgers.items()],
+    ),
+    histogram(
+        "gateway_fanout_duration_seconds",
+        "Encoding and writing, for all subscribers of this node, what one turn of the event loop has brought.",
+        "fanout",
+    ),
+    Family(
+        Kind.COUNTER,
+        "gateway_publishes_suppressed",
+        "Publishes that nobody was sent: a repeated idempotency key, a version that is not above the last.",
+        ("namespace", "reason"),
+        lambda scrape: list(scrape.counts.suppressed.items()),
     ),
     count("gateway_stream_gaps", "Publications that did not follow the one before; the stream was read.", "gaps"),
     count("gateway_caught_up", "Publications that were missed and read from their stream.", "caught_up"),
@@ -90,5 +114,4 @@ CHANNELS: Final = (
     count("gateway_interruptions", "Times that channels were received again after a lost link.", "interruptions"),
     count("gateway_interrupted_seconds", "How long those links were lost.", "interrupted_s"),
     count("gateway_presence_failures", "Joins, leaves and renewals that the store did not take.", "presence_failures"),
-    count("gateway_events_sent", "Joins and leaves handed to transports.", "events_out"),
 )

@@ -2,8 +2,30 @@
 
 from typing import Final
 
-from gateway.observability.metrics.family import Family, count, count_by, gauge
+from gateway.observability.metrics.family import Family, Sample, Scrape, count, count_by, gauge, histogram_by
 from gateway.observability.metrics.snapshot import Kind
+
+
+def _flow(name: str, text: str, field: str) -> Family:
+    """Return the family of one column of the flows, by transport."""
+
+    def read(scrape: Scrape) -> list[Sample]:
+        return [((transport,), getattr(flow, field)) for transport, flow in scrape.counts.flows.items()]
+
+    return Family(Kind.COUNTER, name, text, ("transport",), read)
+
+
+def _sent(scrape: Scrape) -> list[Sample]:
+    return [
+        ((transport, kind), sent)
+        for transport, flow in scrape.counts.flows.items()
+        for kind, sent in (
+            ("publication", flow.publications_out),
+            ("reply", flow.replies_out),
+            ("event", flow.events_out),
+        )
+    ]
+
 
 CLIENTS: Final = (
     gauge("gateway_connections", "Open connections, authenticated or not.", lambda node: node.connection_count()),
@@ -34,8 +56,30 @@ CLIENTS: Final = (
     count_by("cause", "gateway_token_failures", "Tokens that were refused.", "token_failures"),
     count("gateway_key_set_failures", "Fetches of a JSON Web Key Set that failed.", "key_set_failures"),
     count_by("limit", "gateway_limit_hits", "Times that a limit was reached.", "limit_hits"),
-    count("gateway_messages_received", "Messages from clients.", "messages_in"),
-    count("gateway_received_bytes", "Bytes of messages from clients.", "bytes_in"),
-    count("gateway_messages_sent", "Publications handed to transports, once for each subscriber.", "messages_out"),
-    count("gateway_sent_bytes", "Bytes handed to transports, framing included, before TLS.", "bytes_out"),
+    histogram_by(
+        "method",
+        "gateway_command_duration_seconds",
+        "From taking a command up to its answer. One in sixteen publishes of the client protocol is timed, and none of "
+        "the plain one.",
+        "command_durations",
+    ),
+    histogram_by("transport", "gateway_ping_pong_seconds", "From a ping to its pong.", "ping_pongs"),
+    _flow("gateway_messages_received", "Messages from clients.", "messages_in"),
+    _flow("gateway_received_bytes", "Bytes of messages from clients.", "bytes_in"),
+    Family(
+        Kind.COUNTER,
+        "gateway_messages_sent",
+        "What was handed to transports: publications and events (joins and leaves), once for each who gets them, and "
+        "what one client alone is told (replies, other pushes, pings).",
+        ("transport", "kind"),
+        _sent,
+    ),
+    _flow("gateway_sent_bytes", "Bytes handed to transports, framing included, before TLS.", "bytes_out"),
+    count_by(
+        "reason",
+        "gateway_outboxes_lost",
+        "Connections that ended while bytes waited for them to be read: the network went, or the client did not read "
+        "on within websocket.close_timeout after the goodbye.",
+        "outboxes_lost",
+    ),
 )

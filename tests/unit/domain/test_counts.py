@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Histogram, Ledger
+from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Flow, Histogram, Ledger
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,16 @@ def test_each_namespace_has_one_book_opened_on_first_use() -> None:
 def test_nodes_count_apart() -> None:
     one, two = Counts(), Counts()
     one.errors["publish", 103] += 1
-    one.publish_to_write.observe(1.0)
+    one.fanout.observe(1.0)
+    one.flow("websocket").messages_in += 1
     one.ledger("").dropped[Dropped.SLOW] += 1
-    assert (two.errors, two.publish_to_write.total, two.ledgers) == ({}, 0.0, {})
+    assert (two.errors, two.fanout.total, two.flows, two.ledgers) == ({}, 0.0, {}, {})
+
+
+def test_what_all_transports_moved_is_the_sum_of_what_each_did() -> None:
+    counts = Counts()
+    assert counts.flow_of_all == Flow()
+    counts.flow("websocket").messages_in += 2
+    counts.flow("sse").bytes_out += 30
+    counts.flow("websocket").bytes_out += 4
+    assert counts.flow_of_all == Flow(messages_in=2, bytes_out=34)

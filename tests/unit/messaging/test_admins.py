@@ -153,10 +153,10 @@ async def test_a_channel_that_is_only_tapped_is_no_active_channel(office: Office
 
 async def test_admins_are_no_connections_and_what_they_do_is_counted_apart(office: Office) -> None:
     await office.node.connect("ops", "open")
-    before = office.node.counts.commands.copy(), office.node.counts.messages_in
+    before = office.node.counts.commands.copy(), office.node.counts.flow_of_all.messages_in
     admin = await office.log_in("open")
     assert len(office.node.services.connections) == 1
-    assert (office.node.counts.commands, office.node.counts.messages_in) == before
+    assert (office.node.counts.commands, office.node.counts.flow_of_all.messages_in) == before
     assert office.admins.counts.commands == {"connect": 1, "subscribe": 1}
     assert len(office.admins.connections) == 1
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.channels import Channel, Channels, ChannelSettings, Namespace
-from gateway.domain.counts import Counts, Dropped
+from gateway.domain.counts import Counts, Dropped, Flow
 from gateway.domain.hub import Hub
 from gateway.messaging.fanout import Fanout
 from gateway.protocol import codes
@@ -317,7 +317,7 @@ def test_the_latency_of_what_this_node_accepted_is_observed_and_of_nothing_else(
     turn.publish("a", b"2")
     turn.now_s = 0.75
     turn.end()
-    histogram = turn.counts.publish_to_write
+    histogram = turn.counts.ledger("").publish_to_write
     assert (sum(histogram.buckets), histogram.total) == (1, 0.5)
 
 
@@ -325,9 +325,23 @@ def test_out_counters_count_what_was_taken(turn: Turn) -> None:
     readers = [turn.subscriber("a"), turn.subscriber("a"), turn.subscriber("a", capacity=0)]
     turn.publish("a", b"1", b"2")
     turn.end()
-    assert turn.counts.messages_out == 4
-    assert turn.counts.bytes_out == sum(len(data) for reader in readers for data in reader.writes)
-    assert turn.counts.ledger("").delivered_bytes == turn.counts.bytes_out
+    written = sum(len(data) for reader in readers for data in reader.writes)
+    assert turn.counts.flows == {"websocket": Flow(publications_out=4, bytes_out=written)}
+    assert turn.counts.ledger("").delivered_bytes == written
+
+
+def test_how_long_writing_took_is_observed_once_for_each_turn(turn: Turn) -> None:
+    clock = iter([1.0, 1.5, 2.0, 2.25])
+    fanout = Fanout(turn.hub, turn.counts, monotonic=lambda: next(clock), call_soon=turn.soon.append)
+    turn.subscriber("a", "b")
+    for _ in range(2):
+        for name in ("a", "b"):
+            local = turn.hub.get(name)
+            assert local is not None
+            fanout.push(local, Publication(data=msgspec.Raw(b"1")), None)
+        turn.end()
+    histogram = turn.counts.fanout
+    assert (sum(histogram.buckets), histogram.total) == (2, 0.75)
 
 
 _NAMES = st.sampled_from(["a", "any:c"])

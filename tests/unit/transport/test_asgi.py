@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import BINARY, TEXT
 from gateway.transport.acceptor import Gate
@@ -45,6 +46,7 @@ class FakeGate:
     def __init__(self) -> None:
         self.negotiator = make_negotiator(extensions=[], subprotocols=[Subprotocol("centrifuge-json")])
         self.sockets: list[str] = []
+        self.lost: list[Lost | None] = []
         self.requests: list[Request] = []
         self.heard: list[tuple[Any, ...]] = []
         self.connection: ASGIWebSocket | None = None
@@ -59,9 +61,10 @@ class FakeGate:
     def opened(self) -> None:
         self.sockets.append("opened")
 
-    def gone(self, connection: object) -> None:
+    def gone(self, connection: object, lost: Lost | None = None) -> None:
         del connection
         self.sockets.append("gone")
+        self.lost.append(lost)
 
     def refuse(self, request: Request, address: str) -> Response | None:
         del address

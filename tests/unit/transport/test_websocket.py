@@ -9,6 +9,7 @@ from websockets.frames import Close
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.transport.core import make_negotiator
 from gateway.transport.ports import Peer, WebSocketSettings
@@ -147,15 +148,17 @@ class FakeGate:
         )
         self.peer = FakePeer()
         self.sockets = 0
+        self.lost: list[Lost | None] = []
         self.requests: list[str] = []
         self._refuses_with = refuses_with
 
     def opened(self) -> None:
         self.sockets += 1
 
-    def gone(self, connection: object) -> None:
+    def gone(self, connection: object, lost: Lost | None = None) -> None:
         del connection
         self.sockets -= 1
+        self.lost.append(lost)
 
     def failed(self, response: Response, address: str) -> None:
         pass
@@ -851,6 +854,25 @@ def test_a_queue_limit_below_asyncios_own_high_water_mark_holds_too(queue: int) 
     wire = open_wire(queue=queue)
     wire.transport.fill(queue, wire.connection)
     assert not wire.connection.offer(b"x")
+
+
+@pytest.mark.parametrize("has_said_goodbye", [True, False])
+def test_an_end_while_something_waits_is_told_and_how_it_came(*, has_said_goodbye: bool) -> None:
+    wire = open_wire()
+    wire.transport.fill(500, wire.connection)
+    if has_said_goodbye:
+        wire.connection.close(GONE)
+    wire.connection.connection_lost(None)
+    assert wire.gate.lost == [Lost.TIMEOUT if has_said_goodbye else Lost.NETWORK]
+
+
+def test_an_end_when_all_is_written_loses_nothing() -> None:
+    wire = open_wire()
+    wire.transport.fill(500, wire.connection)
+    wire.transport.fill(0, wire.connection)
+    wire.connection.resume_writing()
+    wire.connection.connection_lost(None)
+    assert wire.gate.lost == [None]
 
 
 # Reading.

@@ -1,6 +1,6 @@
 """Metrics: what is counted is told, under documented names, in a form that Prometheus reads."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.broker.redis.counts import RedisCounts
-from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Histogram, Ledger
+from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Flow, Histogram, Ledger, Lost
 from gateway.observability.metrics import FAMILIES, NodeMetrics
 from gateway.observability.metrics.snapshot import Kind
 from gateway.observability.metrics.text import render
@@ -69,16 +69,26 @@ class NothingQueued(FixedGauges):
         return {}
 
 
-def full_counts() -> Counts:
+def spread() -> Histogram:
     latencies = Histogram()
     for value in (0.0001, 0.00025, 0.003, 2.0, 60.0):
         latencies.observe(value)
+    return latencies
+
+
+def full_counts() -> Counts:
     return Counts(
         connections_accepted=Counter(websocket=11),
         connections_refused=Counter(origin=1, path=2),
         authenticated=Counter({"user": 2, "anonymous": 1}),
         subscribed=Counter({"chat": 6}),
-        recoveries=Counter({"yes": 2, "no": 1}),
+        recoveries=Counter({("chat", "yes", "no"): 2, ("", "no", "no"): 1}),
+        recovered_publications=Counter(chat=61),
+        suppressed=Counter({("chat", "version"): 62}),
+        command_durations=defaultdict(Histogram, publish=spread()),
+        ping_pongs=defaultdict(Histogram, websocket=spread()),
+        fanout=spread(),
+        outboxes_lost=Counter({Lost.TIMEOUT: 63}),
         disconnects=Counter({3001: 3, 1008: 4}),
         closes_by_peer=5,
         unsubscribes=Counter({2501: 6}),
@@ -93,16 +103,11 @@ def full_counts() -> Counts:
         interruptions=34,
         interrupted_s=3.5,
         presence_failures=36,
-        events_out=37,
-        messages_in=12,
-        bytes_in=13,
-        messages_out=14,
-        bytes_out=15,
+        flows={"websocket": Flow(12, 13, 14, 16, 37, 15)},
         token_failures=Counter(signature=16),
         key_set_failures=18,
         forwarded_malformed=19,
         limit_hits=Counter(command_rate=17),
-        publish_to_write=latencies,
         ledgers={
             "": Ledger(published=1, received=2, duplicates=6, due=3, delivered=3, delivered_bytes=99),
             "lobby": Ledger(
@@ -112,6 +117,7 @@ def full_counts() -> Counts:
                 delivered=15,
                 filtered=3,
                 dropped=Counter({Dropped.SLOW: 4}),
+                publish_to_write=spread(),
             ),
         },
     )
@@ -172,7 +178,10 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_connections_refused": {("origin",): 1, ("path",): 2},
     "gateway_authenticated": {("user",): 2, ("anonymous",): 1},
     "gateway_subscribed": {("chat",): 6},
-    "gateway_recoveries": {("yes",): 2, ("no",): 1},
+    "gateway_recoveries": {("chat", "no", "yes"): 2, ("", "no", "no"): 1},
+    "gateway_recovered_publications": {("chat",): 61},
+    "gateway_publishes_suppressed": {("chat", "version"): 62},
+    "gateway_outboxes_lost": {("timeout",): 63},
     "gateway_disconnects": {("3001",): 3, ("1008",): 4},
     "gateway_closes_by_peer": {(): 5},
     "gateway_unsubscribes": {("2501",): 6},
@@ -187,15 +196,14 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_interruptions": {(): 34},
     "gateway_interrupted_seconds": {(): 3.5},
     "gateway_presence_failures": {(): 36},
-    "gateway_events_sent": {(): 37},
     "gateway_duplicates": {("",): 6, ("lobby",): 0},
     "gateway_key_set_failures": {(): 18},
     "gateway_forwarded_malformed": {(): 19},
     "gateway_limit_hits": {("command_rate",): 17},
-    "gateway_messages_received": {(): 12},
-    "gateway_received_bytes": {(): 13},
-    "gateway_messages_sent": {(): 14},
-    "gateway_sent_bytes": {(): 15},
+    "gateway_messages_received": {("websocket",): 12},
+    "gateway_received_bytes": {("websocket",): 13},
+    "gateway_messages_sent": {("publication", "websocket"): 14, ("reply", "websocket"): 16, ("event", "websocket"): 37},
+    "gateway_sent_bytes": {("websocket",): 15},
     "gateway_publications_accepted": {("",): 1, ("lobby",): 20},
     "gateway_publications_received": {("",): 2, ("lobby",): 21},
     "gateway_deliveries_due": {("",): 3, ("lobby",): 26},
@@ -222,7 +230,7 @@ def test_no_count_is_forgotten(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Ledger) if field.name != "dropped"])
+@pytest.mark.parametrize("name", [field.name for field in fields(Ledger) if field.type == "int" or field.type is int])
 def test_no_column_of_the_ledger_is_forgotten(name: str) -> None:
     values: dict[str, Any] = {name: 77}
     found = families(Counts(ledgers={"lobby": replace(Ledger(), **values)}), NothingQueued())
@@ -238,7 +246,7 @@ def test_the_ledger_of_the_metrics_adds_up() -> None:
 
 
 def test_latencies_are_cumulated_into_their_buckets() -> None:
-    name = "gateway_publish_to_write_seconds"
+    name = "gateway_fanout_duration_seconds"
     family = families(full_counts())[name]
     buckets = {each.labels["le"]: each.value for each in family.samples if each.name == f"{name}_bucket"}
     expected = [2.0, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 5]
@@ -251,9 +259,9 @@ def test_latencies_are_cumulated_into_their_buckets() -> None:
 def test_a_scrape_reads_what_is_counted_by_then() -> None:
     counts = Counts()
     metrics = NodeMetrics(counts, FixedGauges())
-    assert b"gateway_messages_received_total 0.0" in render(metrics.snapshot()).body
-    counts.messages_in += 3
-    assert b"gateway_messages_received_total 3.0" in render(metrics.snapshot()).body
+    assert b"gateway_closes_by_peer_total 0.0" in render(metrics.snapshot()).body
+    counts.closes_by_peer += 3
+    assert b"gateway_closes_by_peer_total 3.0" in render(metrics.snapshot()).body
 
 
 def test_an_unready_node_says_zero() -> None:

@@ -93,10 +93,10 @@ def test_processes_of_two_versions_are_not_added_up_wrongly(other: FamilySnapsho
 
 def test_a_snapshot_does_not_change_with_what_it_was_read_from() -> None:
     counts = Counts()
-    counts.publish_to_write.observe(0.2)
-    histogram = Family(Kind.HISTOGRAM, "gateway_x", "x", (), lambda scrape: [((), scrape.counts.publish_to_write)])
+    counts.fanout.observe(0.2)
+    histogram = Family(Kind.HISTOGRAM, "gateway_x", "x", (), lambda scrape: [((), scrape.counts.fanout)])
     found = histogram.snapshot(Scrape(counts, NO_GAUGES))
-    counts.publish_to_write.observe(0.2)
+    counts.fanout.observe(0.2)
     [series] = found.series
     assert isinstance(series.value, Distribution)
     assert sum(series.value.buckets) == 1
