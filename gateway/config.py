@@ -25,6 +25,7 @@ from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.channels import ChannelOptions, ChannelSettings
 from gateway.domain.session import SessionSettings
 from gateway.domain.windows import STATISTICS
+from gateway.messaging.census import MetricsSettings
 from gateway.messaging.cluster import ClusterSettings
 from gateway.messaging.drain import FLUSH_S, DrainSettings, ShutdownSettings
 from gateway.messaging.extensions import ExtensionError
@@ -142,6 +143,7 @@ class Config(Settings):
     playground: EndpointSettings = EndpointSettings()
     """A page at `/` to try the gateway with."""
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     health: HealthSettings = HealthSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     drain: DrainSettings = DrainSettings()

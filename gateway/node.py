@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.api.counting import CountedApp
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
 from gateway.config import Config, ConfigError
@@ -82,6 +83,11 @@ class Node(Runtime):
     def internal_address(self) -> Any:
         """The address of health checks and metrics, as bound."""
         return self._internal_socket.getsockname()
+
+    @property
+    def certificate_expires_at_unix_s(self) -> float | None:
+        """When the certificate of the public port expires; `None` without TLS."""
+        return self._certificate.expires_at_unix_s if self._certificate is not None else None
 
     # Life.
 
@@ -180,7 +186,7 @@ class Node(Runtime):
         )
         public = Listener(
             self._public_socket,
-            self.with_api(pages, is_public=True),
+            CountedApp(self.with_api(pages, is_public=True), self.counts.requests, port="public"),
             head=config.http_server,
             refused=refused,
             context=self._certificate.context if self._certificate is not None else None,
@@ -191,9 +197,13 @@ class Node(Runtime):
         metrics = NodeMetrics(self.counts, self)
         internal = Listener(
             self._internal_socket,
-            self.with_api(
-                internal_app(self.vitals, render_metrics=lambda accept: render(metrics.snapshot(), accept)),
-                is_public=False,
+            CountedApp(
+                self.with_api(
+                    internal_app(self.vitals, render_metrics=lambda accept: render(metrics.snapshot(), accept)),
+                    is_public=False,
+                ),
+                self.counts.requests,
+                port="internal",
             ),
             head=config.http_server,
             refused=refused,

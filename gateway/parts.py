@@ -20,6 +20,7 @@ from gateway.domain.channels import Channels
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub
+from gateway.domain.names import Names
 from gateway.domain.ratelimit import RateLimit
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.conversation import Conversation
@@ -173,6 +174,7 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
         turn=Turn(call_soon=around.call_soon),
         presences=presences,
         presence_store=engine.presence,
+        names=Names(config.metrics.client_names, config.metrics.client_versions),
         connections=around.connections,
         wheel=TimerWheel(now_s=monotonic(), resolution_s=TICK_S),
         counts=counts,

@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+import platform
 import random
 import socket
 import time
@@ -25,11 +26,13 @@ from gateway.broker.contract import BrokerError, Engine, EngineError
 from gateway.broker.redis.counts import RedisCounts
 from gateway.broker.redis.engine import RedisEngine
 from gateway.config import Config
-from gateway.domain.connections import Connections
-from gateway.domain.counts import Counts
+from gateway.domain.connections import Census, Connections
+from gateway.domain.counts import Counts, Histogram
 from gateway.domain.hub import Hub
+from gateway.domain.lag import Lag
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.administration import Administration
+from gateway.messaging.census import take_census
 from gateway.messaging.cluster import Cluster
 from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
 from gateway.messaging.conversation import Conversation
@@ -70,6 +73,9 @@ class Runtime:
         self._clock = clock or Clock()
         self.counts = Counts()
         self.connections: Connections[Conversation] = Connections()
+        self._lag = Lag()
+        self._loop_clock = time.monotonic
+        """The machine's own clock, since the one that this node is given may be moved."""
         self.hub = Hub(ledger=self.counts.ledger)
         self.version = __version__
         self.vitals = Vitals(config.health, monotonic=self._clock.monotonic, changed=self._note_broker)
@@ -191,9 +197,38 @@ class Runtime:
         """Count open connections."""
         return len(self.connections)
 
+    def census(self) -> Census:
+        """Look at every open connection."""
+        return take_census(self.connections)
+
+    @property
+    def loop_lags(self) -> Histogram:
+        """How late the event loop was, each time that it was looked at."""
+        return self._lag.all
+
+    def recent_loop_lag_s(self) -> float:
+        """Return how late the event loop was at most, in the last half a minute."""
+        return self._lag.recent_s(now_s=self._loop_clock())
+
+    @property
+    def build(self) -> tuple[str, str, str]:
+        """The versions of the gateway and of Python, and the event loop."""
+        loop = "uvloop" if type(asyncio.get_running_loop()).__module__.startswith("uvloop") else "asyncio"
+        return self.version, platform.python_version(), loop
+
+    @property
+    def connection_limit(self) -> int:
+        """How many connections the node takes; 0 without a limit."""
+        return self.config.client.connection_limit
+
+    @property
+    def certificate_expires_at_unix_s(self) -> float | None:
+        """When the certificate of the public port expires; `None` where this node has none."""
+        return None
+
     def figures(self) -> Figures:
         """Say how the node is doing, as it tells the others."""
-        flow = self.counts.flow_of_all
+        flow, census = self.counts.flow_of_all, self.census()
         return Figures(
             messages_in=flow.messages_in,
             bytes_in=flow.bytes_in,
@@ -202,6 +237,9 @@ class Runtime:
             dropped=sum(book.dropped.total() for book in self.counts.ledgers.values()),
             cpu_s=time.process_time(),
             queued=self.queued(),
+            outbox_bytes=census.waiting_bytes,
+            congested=census.congested,
+            loop_lag_s=self.recent_loop_lag_s(),
             trouble=self.readiness.trouble or "",
             unready=self.unready_because() or "",
         )
@@ -270,6 +308,7 @@ class Runtime:
                 monotonic=self._clock.monotonic,
                 figures=self.figures,
             )
+            cluster.counts, cluster.unix = self.counts, self._clock.unix
             cluster.announced = self._note_announced
             self._administration = Administration(services, cluster, engine.broker, drain=self.drain)
             engine.broker.start(services.intake)
@@ -355,7 +394,10 @@ class Runtime:
 
     async def _tick(self, wheel: TimerWheel[Conversation]) -> None:
         while True:
+            due_s = self._loop_clock() + TICK_S
             await asyncio.sleep(TICK_S)
+            now_s = self._loop_clock()
+            self._lag.note(max(0.0, now_s - due_s), now_s=now_s)
             self._wheel_turns += 1
             for conversation in wheel.advance(self._clock.monotonic()):
                 conversation.tick()

@@ -1,7 +1,7 @@
 """The connections of this node, by client and by user."""
 
-from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.domain.session import Session
 
@@ -10,6 +10,25 @@ class HasSession(Protocol):
     """A connection, as far as the registry cares."""
 
     session: Session
+
+
+class Kind(NamedTuple):
+    """What connections are told apart by; *name* and *version* are what the client calls itself, if that is known."""
+
+    transport: str
+    protocol: str
+    name: str
+    version: str
+
+
+class Census(NamedTuple):
+    """The open connections at one moment."""
+
+    kinds: Mapping[Kind, int]
+    waiting_bytes: int
+    """What waits in all transports for clients to read it."""
+    congested: int
+    """Connections that it waits for."""
 
 
 ConnectionT = TypeVar("ConnectionT", bound=HasSession)

@@ -96,7 +96,7 @@ class Ledger:
     filtered: int = 0
     """What subscribers had asked not to get."""
     dropped: Counter[Dropped] = field(default_factory=Counter)
-    publish_to_write: Histogram = field(default_factory=Histogram)
+    publish_to_write: Histogram = field(default_factory=Histogram, compare=False)
     """From accepting a publication on this node to having handed it to the transports of this node, in seconds."""
 
     def leave(self, deliveries: int, because: Dropped) -> None:
@@ -140,6 +140,14 @@ class Counts:
     """From a ping to its pong, by transport."""
     fanout: Histogram = field(default_factory=_durations)
     """Writing what one loop turn has brought to all subscribers."""
+    survey_durations: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(_durations))
+    """From a question to all nodes until it was over, by what was asked."""
+    node_lag: Histogram = field(default_factory=_durations)
+    """From another node's announcement until it was here, by the two nodes' clocks."""
+    control_ignored: int = 0
+    """Messages of other nodes that this version does not know."""
+    requests: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
+    """HTTP requests by port, path as the routes have it, method and status; upgrades are not among them."""
     outboxes_lost: Counter[Lost] = field(default_factory=Counter)
     """Connections that ended while bytes waited for them, by how."""
     errors: Counter[tuple[str, int]] = field(default_factory=Counter)

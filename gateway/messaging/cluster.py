@@ -18,6 +18,7 @@ from pydantic import Field
 
 from gateway.broker.contract import BrokerError, Control
 from gateway.broker.outcome import Outcome
+from gateway.domain.counts import Counts
 from gateway.messaging import control as messages
 from gateway.messaging import survey as surveys
 from gateway.messaging.control import (
@@ -94,7 +95,7 @@ class LocalSessions(Protocol):
 class Cluster:
     """This node among the others. `start` it, and `run` it beside the control's engine, which ends after it.
 
-    *figures* is asked how this node is doing, for its announcements.
+    *figures* is asked how this node is doing, for its announcements. What it sees of the others goes into `counts`.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class Cluster:
         figures: Callable[[], Figures] = lambda: NO_FIGURES,
     ) -> None:
         self.uid = control.node_id
-        self.ignored = 0
-        """Messages that this version does not know."""
         self.turns = 0
         """How often `run` has looked whether to announce this node."""
         self.announced: Callable[[NodeInfo], object] = lambda _: None
         """Gets the announcements of all nodes, this one's too."""
+        self.counts = Counts()
+        """Where it counts; a node gives it its own."""
+        self.unix: Callable[[], float] = time.time
+        """What stamps announcements and reads the stamps of others."""
         self._control = control
         self._sessions = sessions
         self._settings = settings
@@ -217,6 +220,7 @@ class Cluster:
         is_over = asyncio.Event()
         number = next(self._numbers)
         asked = [self._own_info(), *self._registry.nodes()] if of is None else [of]
+        began_s = self._monotonic()
         question = OpenSurvey(asked, read=read, ended=is_over.set)
         self._open[number] = question
         try:
@@ -231,6 +235,7 @@ class Cluster:
                     await is_over.wait()
         finally:
             del self._open[number]
+            self.counts.survey_durations[op].observe(self._monotonic() - began_s)
         return question.result()
 
     def _answer(self, op: str, params: bytes) -> bytes | None:
@@ -259,7 +264,7 @@ class Cluster:
     def _receive(self, data: bytes) -> None:
         message = messages.decode(data)
         if message is None:
-            self.ignored += 1
+            self.counts.control_ignored += 1
             return
         try:
             self._take(message)
@@ -268,7 +273,10 @@ class Cluster:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Announce(node):
+            case Announce(node, sent_at_unix_s):
+                if sent_at_unix_s:
+                    # Where this node's clock is behind the other's, the lag seems to be negative.
+                    self.counts.node_lag.observe(max(0.0, self.unix() - sent_at_unix_s))
                 self._hear(node)
             case Goodbye(uid):
                 self._let_go(uid)
@@ -313,7 +321,7 @@ class Cluster:
     def _announce(self, *, to: str | None = None) -> Outcome[None]:
         node = self._own_info()
         self.announced(node)
-        return self._send(Announce(node), to=to)
+        return self._send(Announce(node, self.unix()), to=to)
 
     def _hear(self, node: NodeInfo) -> None:
         self.announced(node)

@@ -45,7 +45,7 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     session.accept(identity, now_s=services.monotonic(), unix_s=unix_s, random=services.random())
     session.granted = frozenset(grant.channel for grant in _grants(client, identity))
     client.watch()
-    client.note_authenticated(name=request.name)
+    client.note_authenticated(name=request.name, version=request.version)
     if services.disconnect_others is not None and session.user:
         services.disconnect_others(session.user, client.age_rank)
     room = Room(client.room())

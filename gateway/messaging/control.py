@@ -64,6 +64,8 @@ class Announce(msgspec.Struct, frozen=True, tag="announce"):
     """Here I am; sent at start, at intervals, and to a node that has just turned up."""
 
     node: NodeInfo
+    sent_at_unix_s: float = 0.0
+    """When, on the sender's clock; 0: it does not say."""
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from gateway.auth.tokens import TokenRefusedError
 from gateway.domain.channels import Channel, DataFormat
-from gateway.domain.counts import ConnectionTraffic, Dropped
+from gateway.domain.counts import Dropped
 from gateway.domain.identity import Identity
-from gateway.domain.session import SendPing, Session, State, Subscription, SubscriptionExpired
+from gateway.domain.session import SendPing, State, Subscription, SubscriptionExpired
+from gateway.messaging.counted import Counted
 from gateway.messaging.port import Transport
 from gateway.messaging.services import Services
 from gateway.protocol import codes
@@ -26,36 +26,24 @@ MAX_WAITING_BYTES: Final = 262144
 """What may wait in line, in commands and in bytes, before the transport is asked to stop reading."""
 
 
-class Conversation(ABC):
+class Conversation(Counted, ABC):
     """One client, from the opened transport to the closed one."""
 
     __slots__ = (
-        "_flow",
         "_is_busy",
         "_line",
         "_waiting_bytes",
         "deadline_s",
         "is_deaf",
-        "services",
-        "session",
-        "traffic",
-        "transport",
         "uses_transport_pings",
-        "variant",
         "wheel_slot",
     )
 
     def __init__(
         self, transport: Transport, variant: Variant, services: Services, *, uses_transport_pings: bool
     ) -> None:
+        super().__init__(transport, variant, services)
         self.uses_transport_pings = uses_transport_pings
-        self.transport = transport
-        self.variant = variant
-        self.services = services
-        self._flow = services.counts.flow(transport.name)
-        now_s = services.monotonic()
-        self.session = Session(services.new_id(), services.session, now_s=now_s)
-        self.traffic = ConnectionTraffic(now_s, opened_at_unix_s=services.unix())
         self._is_busy = False
         self._line: deque[Any] | None = None
         self._waiting_bytes = 0
@@ -132,36 +120,6 @@ class Conversation(ABC):
     def is_answered(self) -> bool:
         """Whether nothing that the client has asked for is still to be carried out or answered."""
         return not self._is_busy and not self._waiting()
-
-    def note_received(self, size: int) -> None:
-        """Count one message of *size* bytes from the peer."""
-        flow, traffic = self._flow, self.traffic
-        flow.messages_in += 1
-        flow.bytes_in += size
-        traffic.messages_in += 1
-        traffic.bytes_in += size
-
-    def note_replied(self, size: int, *, messages: int = 1) -> None:
-        """Count *size* bytes, of so many *messages*, that this peer alone is told."""
-        flow = self._flow
-        flow.replies_out += messages
-        flow.bytes_out += size
-        self.traffic.bytes_out += size
-
-    def note_duration(self, method: str, began_s: float) -> None:
-        """Count how long a command took that was taken up at *began_s*."""
-        services = self.services
-        services.counts.command_durations[method].observe(services.monotonic() - began_s)
-
-    def note_pong(self) -> Disconnect | None:
-        """Take a sign of life and note how long it took; one that nobody asked for violates the client protocol."""
-        session = self.session
-        pinged_at_s = session.pinged_at_s
-        violation = session.pong()
-        if violation is None:
-            taken_s = self.services.monotonic() - pinged_at_s
-            self.services.counts.ping_pongs[self.transport.name].observe(taken_s)
-        return violation
 
     # Commands, in order.
 
@@ -240,10 +198,6 @@ class Conversation(ABC):
         self.services.log.exception("command failed", client=session.client_id, user=session.user)  # noqa: LOG004 - see above
         self.disconnect(codes.SERVER_ERROR)
 
-    def note_rate_exceeded(self) -> None:
-        """Count a command that came too fast."""
-        self.services.counts.limit_hits["command_rate"] += 1
-
     # Time.
 
     def watch(self) -> None:
@@ -285,28 +239,6 @@ class Conversation(ABC):
         self.session.user = user
         services.connections.identify(self)
         return True
-
-    def note_authenticated(self, *, name: str) -> None:
-        """Count and log that it is known now who the client is; *name* is what it calls itself.
-
-        The line repeats what the one of the upgrade has said, since of those a flood of strangers leaves only a few.
-        """
-        session = self.session
-        self.services.counts.authenticated["user" if session.user else "anonymous"] += 1
-        self.services.log.info(
-            "authenticated",
-            client=session.client_id,
-            user=session.user,
-            name=name,
-            transport=self.transport.name,
-            protocol=self.variant.name,
-            address=self.transport.peer_address,
-        )
-
-    def note_token_failure(self, refusal: TokenRefusedError) -> None:
-        """Count and log a token that did not do."""
-        self.services.counts.token_failures[refusal.cause] += 1
-        self.services.log.info("token refused", client=self.session.client_id, cause=refusal.cause)
 
     # Joining and leaving.
 

@@ -20,6 +20,10 @@ class Transport(Subscriber, Protocol):
         """Where the client comes from, without a port; empty when that is unknown."""
 
     @property
+    def waiting(self) -> int:
+        """How many bytes wait for the client to read them."""
+
+    @property
     def room(self) -> int:
         """How many bytes `offer` takes at least, now."""
 

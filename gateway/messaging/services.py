@@ -13,6 +13,7 @@ from gateway.domain.channels import Channels
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
 from gateway.domain.hub import Hub
+from gateway.domain.names import Names
 from gateway.domain.ratelimit import RateLimit
 from gateway.domain.session import SessionSettings
 from gateway.domain.wheel import TimerWheel
@@ -69,6 +70,7 @@ class Services(Rules):
     presences: Presences
     presence_store: PresenceStore
     turn: Turn
+    names: Names
     connections: "Connections[Conversation]"
     wheel: "TimerWheel[Conversation]"
     counts: Counts

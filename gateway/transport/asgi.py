@@ -238,6 +238,11 @@ class ASGIWebSocket:
             self._peer.disconnect(disconnect)
 
     @property
+    def waiting(self) -> int:
+        """What waits, beyond what the server has taken."""
+        return self._waiting_bytes
+
+    @property
     def room(self) -> int:
         """What the queue takes now, though an empty one takes any one message."""
         return self._gate.queue_max_bytes - self._waiting_bytes

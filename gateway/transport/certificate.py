@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from cryptography import x509
 from pydantic import model_validator
 
 from gateway.settings import Settings
@@ -49,6 +50,8 @@ class Certificate:
         """
         self.context = tls_context(settings)
         """The context for the listener; it follows what `prepare` puts in force."""
+        self.expires_at_unix_s = _expiry(settings)
+        """When the one in force expires."""
         self._newest = self.context
         self.context.sni_callback = self._hand_over
 
@@ -58,15 +61,22 @@ class Certificate:
         Raises:
             ListenError: as at birth; the certificate stays what it was.
         """
-        fresh = tls_context(settings)
+        fresh, expires_at_unix_s = tls_context(settings), _expiry(settings)
 
         def renew() -> None:
             self._newest = fresh
+            self.expires_at_unix_s = expires_at_unix_s
 
         return renew
 
     def _hand_over(self, handshake: ssl.SSLObject, _server_name: str | None, _first: ssl.SSLContext) -> None:
         handshake.context = self._newest
+
+
+def _expiry(settings: TLSSettings) -> float:
+    """Return when the certificate of *settings* expires; the server's own is the first in its file."""
+    [own, *_] = x509.load_pem_x509_certificates(Path(settings.cert_pem_file).read_bytes())
+    return own.not_valid_after_utc.timestamp()
 
 
 def tls_context(settings: TLSSettings) -> ssl.SSLContext:

@@ -374,6 +374,11 @@ class WebSocketConnection(asyncio.Protocol):
             self._peer.disconnect(disconnect)
 
     @property
+    def waiting(self) -> int:
+        """What waits, beyond what the kernel has taken."""
+        return int(self._transport.get_write_buffer_size()) if self._is_congested else 0
+
+    @property
     def room(self) -> int:
         """What the queue takes now, though an empty one takes any one message."""
         return self._queue_limit - int(self._transport.get_write_buffer_size())

@@ -155,6 +155,7 @@ class FakeTransport:
 
     name = "fake"
     peer_address = "192.0.2.1"
+    waiting = 0
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []

@@ -1,10 +1,13 @@
 """What the Redis engine counts and tells: plain integers for metrics, a callback for log lines."""
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, Protocol
+
+from gateway.domain.counts import Histogram
 
 _SELDOM_S: Final = 60.0
 _SUBJECTS: Final = 1000
@@ -19,6 +22,25 @@ class Report(Protocol):
 
 def unheard(event: str, **fields: Any) -> None:
     """Tell nobody."""
+
+
+class Trouble(StrEnum):
+    """What can go wrong between a node and Redis."""
+
+    UNREACHABLE = "unreachable"
+    """A connection could not be made, or the server was of no use."""
+    LOST = "lost"
+    """A connection that was up has ended."""
+    SILENT = "silent"
+    """A connection was given up since it showed no sign of life."""
+    OVERDUE = "overdue"
+    """A connection was given up, or a request, since an answer took too long."""
+    DOWN = "down"
+    """A request came while there was no connection."""
+    OVERFLOW = "overflow"
+    """A request came while too much was waiting for answers."""
+    REFUSED = "refused"
+    """Redis answered with an error."""
 
 
 @dataclass(slots=True)
@@ -45,6 +67,11 @@ class RedisCounts:
     """Pipelines that carried them."""
     refused: int = 0
     """Commands that Redis answered with an error."""
+    errors: Counter[tuple[str, Trouble]] = field(default_factory=Counter)
+    """What went wrong, by link."""
+    round_trips: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    """From sending until all of it is answered, by link. `publish`: batches, one at a time; `subscribe`: the watchdog's
+    PINGs; `read`: pipelines."""
     repeated: int = 0
     """Scripts that were sent again because Redis had forgotten them."""
     undecodable: int = 0

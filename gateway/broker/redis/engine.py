@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gateway.broker.contract import EngineError
 from gateway.broker.redis.broker import RedisBroker, random_epoch
 from gateway.broker.redis.control import RedisControl
-from gateway.broker.redis.counts import Journal, RedisCounts, Report, unheard
+from gateway.broker.redis.counts import Journal, RedisCounts, Report, Trouble, unheard
 from gateway.broker.redis.endpoint import Endpoint
 from gateway.broker.redis.keys import Keys
 from gateway.broker.redis.link import Link
@@ -123,6 +123,7 @@ class RedisEngine:
             try:
                 await self._probe.run()
             except NotYetError as reason:
+                self.counts.errors["probe", Trouble.UNREACHABLE] += 1
                 if str(reason) != self._not_yet:
                     self._not_yet = str(reason)
                     self._report("redis link lost", link="probe", reason=self._not_yet)

@@ -22,13 +22,14 @@ import hiredis
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.outcome import Outcome, ResultT
-from gateway.broker.redis.counts import Journal
+from gateway.broker.redis.counts import Journal, Trouble
 from gateway.broker.redis.endpoint import Endpoint
 from gateway.broker.redis.scripts import Script
 from gateway.broker.redis.settings import RedisSettings
 from gateway.broker.redis.supervisor import Supervisor
 from gateway.broker.redis.wire import Wire, pack
 
+_NAME: Final = "publish"
 _ROLE: Final = pack("ROLE")
 _PING: Final = pack("PING")
 # Errors that stay as long as the connection does: another server is asked, or this one later.
@@ -55,9 +56,7 @@ class Link:
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self._supervisor = Supervisor(
-            "publish", self, endpoint, settings, journal=journal, monotonic=monotonic, rng=rng
-        )
+        self._supervisor = Supervisor(_NAME, self, endpoint, settings, journal=journal, monotonic=monotonic, rng=rng)
         self._timeout_s = settings.timeout_s
         self._limit_bytes = settings.queue_max_size
         self._scripts = [pack("SCRIPT", "LOAD", script.text) for script in scripts]
@@ -70,6 +69,9 @@ class Link:
         self._repeats: dict[str, list[_Call]] = {}
         self._queued_bytes = 0
         self._sent = 0
+        self._monotonic = monotonic
+        # What is timed: up to which command, and since when.
+        self._timed: tuple[int, float] | None = None
         # When a tick came, and how many commands had been sent by then.
         self._marks: deque[tuple[float, int]] = deque()
 
@@ -103,8 +105,10 @@ class Link:
         outcome: Outcome[ResultT] = Outcome()
         queued = self._queued_bytes + len(packed)
         if self._wire is None:
+            self._counts.errors[_NAME, Trouble.DOWN] += 1
             outcome.fail(BrokerError(self.trouble or "not connected"))
         elif queued > self._limit_bytes and self._queued_bytes:
+            self._counts.errors[_NAME, Trouble.OVERFLOW] += 1
             outcome.fail(BrokerError("too much waits for Redis to answer"))
         else:
             self._queued_bytes = queued
@@ -166,6 +170,9 @@ class Link:
                 outcome.fail(BrokerError(f"a reply that makes no sense: {error}"))
             else:
                 outcome.succeed(result)
+        if self._timed is not None and self._sent - len(waiting) >= self._timed[0]:
+            self._counts.round_trips[_NAME].observe(self._monotonic() - self._timed[1])
+            self._timed = None
         if self._repeats and not waiting:
             self._repeat()
 
@@ -178,6 +185,7 @@ class Link:
         self._repeats.clear()
         self._marks.clear()
         self._queued_bytes = self._sent = 0
+        self._timed = None
         error = BrokerError("the connection to Redis was lost")
         for call in calls:
             call[0].fail(error)
@@ -194,6 +202,8 @@ class Link:
         self._sent += len(calls)
         self._counts.commands += len(calls)
         self._counts.batches += 1
+        if self._timed is None:
+            self._timed = self._sent, self._monotonic()
         if self._wire is not None:
             self._wire.write(data)
 
@@ -204,6 +214,7 @@ class Link:
             return
         self._queued_bytes -= len(packed)
         self._counts.refused += 1
+        self._counts.errors[_NAME, Trouble.REFUSED] += 1
         self._journal.report_seldom("redis refused", subject, error=text)
         outcome.fail(BrokerError(text))
         if self._wire is not None and _HOPELESS.search(text):

@@ -15,7 +15,7 @@ import redis.asyncio
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.outcome import Outcome, ResultT
-from gateway.broker.redis.counts import Journal
+from gateway.broker.redis.counts import Journal, Trouble
 from gateway.broker.redis.endpoint import FAILURES, Endpoint, close, describe
 from gateway.broker.redis.scripts import Argument, Script
 from gateway.broker.redis.settings import RedisSettings
@@ -25,6 +25,7 @@ from gateway.broker.redis.supervisor import backoff
 # waits behind it does not wait long.
 _VALUES_AT_ONCE: Final = 1000
 _PING: Final = ("PING",)
+_NAME: Final = "read"
 
 
 class _Request:
@@ -111,6 +112,7 @@ class Reads:
         if self._stopped.is_set():
             request.outcome.fail(BrokerError("the broker is not running"))
         elif self._queue and self._queued_bytes + request.size > self._settings.queue_max_size:
+            self._counts.errors[_NAME, Trouble.OVERFLOW] += 1
             request.outcome.fail(BrokerError("too much waits for Redis to answer"))
         else:
             self._queue.append(request)
@@ -147,6 +149,7 @@ class Reads:
             request = self._queue.popleft()
             self._queued_bytes -= request.size
             if now_s - request.queued_at_s > self._settings.timeout_s:
+                self._counts.errors[_NAME, Trouble.OVERDUE] += 1
                 request.outcome.fail(BrokerError(self.trouble or "Redis was too slow to come to this"))
                 continue
             values += request.values
@@ -161,10 +164,13 @@ class Reads:
         pipeline = client.pipeline(transaction=False)
         for command in _commands(batch) or [_PING]:
             pipeline.execute_command(*command)
+        began_s = self._monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 replies = await pipeline.execute(raise_on_error=False)
         except FAILURES as error:
+            is_late = isinstance(error, TimeoutError)
+            self._counts.errors[_NAME, Trouble.OVERDUE if is_late else Trouble.LOST] += 1
             self._down(describe(error))
             for request in batch:
                 request.outcome.fail(BrokerError(self.trouble))
@@ -172,6 +178,7 @@ class Reads:
             await close(client)
             return
         self._up()
+        self._counts.round_trips[_NAME].observe(self._monotonic() - began_s)
         self._counts.reads += len(batch)
         self._counts.read_batches += 1
         for request, reply in zip(batch, replies, strict=False):
@@ -182,6 +189,7 @@ class Reads:
         if isinstance(reply, Exception):
             text = str(reply)
             self._counts.refused += 1
+            self._counts.errors[_NAME, Trouble.REFUSED] += 1
             self._journal.report_seldom("redis refused", "read", error=text)
             outcome.fail(BrokerError(text))
             return

@@ -19,12 +19,13 @@ import hiredis
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.outcome import Outcome
-from gateway.broker.redis.counts import Journal
+from gateway.broker.redis.counts import Journal, Trouble
 from gateway.broker.redis.endpoint import Endpoint
 from gateway.broker.redis.settings import RedisSettings
 from gateway.broker.redis.supervisor import Supervisor
 from gateway.broker.redis.wire import Wire, pack
 
+_NAME: Final = "subscribe"
 _NAMES_AT_ONCE: Final = 1000
 _BYTES_AT_ONCE: Final = 65536
 # Each name is answered by itself, with its name. Redis disconnects a subscriber that lets 32 MB of answers wait.
@@ -74,9 +75,7 @@ class Subscriber:
     ) -> None:
         self.on_resumed: Callable[[list[bytes], float], None] | None = None
         """Told which names are received again after a lost connection, and for how many seconds they were not."""
-        self._supervisor = Supervisor(
-            "subscribe", self, endpoint, settings, journal=journal, monotonic=monotonic, rng=rng
-        )
+        self._supervisor = Supervisor(_NAME, self, endpoint, settings, journal=journal, monotonic=monotonic, rng=rng)
         self._timeout_s = settings.timeout_s
         self._patience_s = settings.connect_timeout_s
         self._down_since_s = monotonic()
@@ -95,6 +94,7 @@ class Subscriber:
         self._grace_timer: asyncio.TimerHandle | None = None
         self._resumed: list[bytes] = []
         self._resumed_since_s = 0.0
+        self._pinged_at_s: float | None = None
         self._done = Outcome.of(None)
 
     @property
@@ -183,8 +183,8 @@ class Subscriber:
 
     def probe(self, now_s: float) -> None:
         """Send a PING."""
-        del now_s
         if self._wire is not None:
+            self._pinged_at_s = now_s
             self._wire.write(_PING)
 
     def read(self, reader: hiredis.Reader) -> None:
@@ -209,7 +209,7 @@ class Subscriber:
     def lost(self) -> None:
         """Forget who is in grace, and remember until when the others were received."""
         heard_at_s = self._wire.heard_at_s if self._wire is not None else self._monotonic()
-        self._wire = None
+        self._wire = self._pinged_at_s = None
         self._down_since_s = self._monotonic()
         self._to_ask.clear()
         self._unanswered = 0
@@ -231,10 +231,13 @@ class Subscriber:
                     entry.unsubscribing -= 1
                     self._forget(entry)
             case [b"pong", _] | b"PONG":
-                pass
+                if self._pinged_at_s is not None:
+                    self._counts.round_trips[_NAME].observe(self._monotonic() - self._pinged_at_s)
+                    self._pinged_at_s = None
             case _:
                 # A name that may not be subscribed, mostly: all of ours begin alike, so none of them may.
                 self._counts.refused += 1
+                self._counts.errors[_NAME, Trouble.REFUSED] += 1
                 if self._wire is not None:
                     self._wire.drop(str(reply) if isinstance(reply, hiredis.ReplyError) else "an unknown reply")
                 return False

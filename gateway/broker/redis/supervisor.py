@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
-from gateway.broker.redis.counts import Journal
+from gateway.broker.redis.counts import Journal, Trouble
 from gateway.broker.redis.endpoint import Endpoint, describe
 from gateway.broker.redis.settings import RedisSettings
 from gateway.broker.redis.wire import Handler, Wire
@@ -100,10 +100,10 @@ class Supervisor:
             if wire is not None:
                 opened_at_s = self._monotonic()
                 try:
-                    await self._watch(wire)
+                    trouble = await self._watch(wire)
                 finally:
                     wire.drop("stopped")
-                self._note(wire.reason)
+                self._note(wire.reason, trouble)
                 # A server that takes connections and drops them is not asked more often for that.
                 if self._monotonic() - opened_at_s >= self._settings.reconnect_max_delay_s:
                     delays = backoff(self._settings, self._rng)
@@ -123,7 +123,7 @@ class Supervisor:
                 wire.drop("not ready")
         if refusal is None:
             return wire
-        self._note(refusal)
+        self._note(refusal, Trouble.UNREACHABLE)
         return None
 
     async def _greet(self, wire: Wire) -> str | None:
@@ -150,8 +150,9 @@ class Supervisor:
             self._lost_at_s = None
         self._user.opened(wire)
 
-    def _note(self, reason: str) -> None:
+    def _note(self, reason: str, kind: Trouble) -> None:
         """Take note of what keeps the connection from being up; told once for each reason in a row."""
+        self._journal.counts.errors[self._name, kind] += 1
         self._wire = None
         if self._lost_at_s is None:
             self._lost_at_s = self._monotonic()
@@ -160,8 +161,8 @@ class Supervisor:
             self.trouble = trouble
             self._journal.report("redis link lost", link=self._name, reason=trouble)
 
-    async def _watch(self, wire: Wire) -> None:
-        """Return when *wire* is lost; give it up when it shows no sign of life."""
+    async def _watch(self, wire: Wire) -> Trouble:
+        """Return when *wire* is lost, and how; give it up when it shows no sign of life."""
         interval_s = self._settings.watchdog_interval_s
         probed_at_s: float | None = None
         ticked_at_s = self._monotonic()
@@ -170,18 +171,19 @@ class Supervisor:
                 async with asyncio.timeout(interval_s):
                     await wire.closed.wait()
             if wire.closed.is_set():
-                return
+                return Trouble.LOST
             self.turns += 1
             now_s = self._monotonic()
             was_held_up = now_s - ticked_at_s > _HELD_UP * interval_s
             ticked_at_s = now_s
             # What the server sent meanwhile may be waiting to be read, so nobody is judged by such a tick.
             if not was_held_up:
-                reason = self._user.overdue(now_s)
                 if probed_at_s is not None and wire.heard_at_s < probed_at_s:
-                    reason = f"no sign of life for {now_s - wire.heard_at_s:.1f} s"
+                    wire.drop(f"no sign of life for {now_s - wire.heard_at_s:.1f} s")
+                    return Trouble.SILENT
+                reason = self._user.overdue(now_s)
                 if reason is not None:
                     wire.drop(reason)
-                    return
+                    return Trouble.OVERDUE
             self._user.probe(now_s)
             probed_at_s = now_s

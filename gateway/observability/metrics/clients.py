@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.observability.metrics.family import Family, Sample, Scrape, count, count_by, gauge, histogram_by
+from gateway.observability.metrics.family import Family, Sample, Scrape, count, count_by, gauge, histogram_by, only
 from gateway.observability.metrics.snapshot import Kind
 
 
@@ -29,6 +29,33 @@ def _sent(scrape: Scrape) -> list[Sample]:
 
 CLIENTS: Final = (
     gauge("gateway_connections", "Open connections, authenticated or not.", lambda node: node.connection_count()),
+    Family(
+        Kind.GAUGE,
+        "gateway_connections_by_client",
+        "The same by kind. Name and version are what a client calls itself: `other`, unless listed in "
+        "metrics.client_names and metrics.client_versions.",
+        ("transport", "protocol", "name", "version"),
+        lambda scrape: [(tuple(kind), count) for kind, count in scrape.census.kinds.items()],
+    ),
+    gauge(
+        "gateway_connection_limit",
+        "Connections that the node takes (client.connection_limit); 0: no limit.",
+        lambda node: node.connection_limit,
+    ),
+    Family(
+        Kind.GAUGE,
+        "gateway_outbox_bytes",
+        "Bytes that wait in the transports of open connections for their clients to read on.",
+        (),
+        lambda scrape: only(scrape.census.waiting_bytes),
+    ),
+    Family(
+        Kind.GAUGE,
+        "gateway_connections_congested",
+        "Open connections for which bytes wait.",
+        (),
+        lambda scrape: only(scrape.census.congested),
+    ),
     gauge("gateway_users", "Users with at least one connection to this node.", lambda node: node.users()),
     count_by("transport", "gateway_connections_accepted", "Connections that were upgraded.", "connections_accepted"),
     count_by("reason", "gateway_connections_refused", "Upgrade requests that were refused.", "connections_refused"),

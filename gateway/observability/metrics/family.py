@@ -1,10 +1,12 @@
 """Families: what each is called, what it tells, and how it is read from a node."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
 
+from gateway.domain.connections import Census
 from gateway.domain.counts import Counts, Histogram
 from gateway.observability.metrics.snapshot import Distribution, FamilySnapshot, Joining, Kind, Series
 
@@ -15,7 +17,9 @@ Sample = tuple[tuple[str, ...], float | Histogram]
 class Gauges(Protocol):
     """The figures of a node that are read from its registries, not counted."""
 
-    version: str
+    @property
+    def build(self) -> tuple[str, str, str]:
+        """The versions of the gateway and of Python, and the event loop."""
 
     @property
     def is_ready(self) -> bool:
@@ -23,6 +27,24 @@ class Gauges(Protocol):
 
     def connection_count(self) -> int:
         """Open connections, authenticated or not."""
+
+    def census(self) -> Census:
+        """The open connections, looked at one by one."""
+
+    @property
+    def connection_limit(self) -> int:
+        """How many connections the node takes; 0 without a limit."""
+
+    @property
+    def loop_lags(self) -> Histogram:
+        """How late the event loop was, each time that it was looked at."""
+
+    def recent_loop_lag_s(self) -> float:
+        """How late it was at most, lately."""
+
+    @property
+    def certificate_expires_at_unix_s(self) -> float | None:
+        """When the certificate of the public port expires; `None` without one."""
 
     def users(self) -> int:
         """Users with at least one connection."""
@@ -89,6 +111,11 @@ class Scrape:
     def __init__(self, counts: Counts, gauges: Gauges) -> None:
         self.counts = counts
         self.gauges = gauges
+
+    @cached_property
+    def census(self) -> Census:
+        """The open connections, looked at once for all families."""
+        return self.gauges.census()
 
 
 class Family(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from gateway.broker.contract import BrokerError
 from gateway.broker.memory.control import MemoryBus, MemoryControl
 from gateway.messaging.cluster import Cluster, ClusterSettings
 from gateway.messaging.control import (
+    Announce,
     DisconnectUser,
     Figures,
     NodeInfo,
@@ -182,7 +183,7 @@ async def test_what_is_not_understood_is_counted_and_harms_nothing(system: Syste
     for message in (b"", b"\x81\xa4type\xa7unknown"):
         b.control.send(message)
     b.control.send(encode(SurveyAnswer("uid b", 99, b"")))
-    assert a.cluster.ignored == 2
+    assert a.cluster.counts.control_ignored == 2
     assert a.knows() == ["a", "b"]
 
 
@@ -335,6 +336,30 @@ async def test_surveys_at_the_same_time_do_not_mix(system: System) -> None:
     assert surveys == [Survey({"uid a": b"%d:0" % n, "uid b": b"%d:1" % n}, []) for n in range(9) for _ in "ab"]
 
 
+async def test_how_long_questions_took_is_counted_by_what_was_asked(system: System) -> None:
+    a, _ = await counting(system, "a"), await counting(system, "b", BOB)
+    await a.cluster.survey("count", b"", read=bytes)
+    await a.cluster.channels()
+    await a.cluster.channels()
+    durations = a.cluster.counts.survey_durations
+    assert {op: sum(histogram.buckets) for op, histogram in durations.items()} == {"count": 1, "channels": 2}
+
+
+@pytest.mark.parametrize(("behind_s", "lag_s"), [(0.0, 0.0), (2.0, 2.0), (-3.0, 0.0)])
+async def test_the_way_of_an_announcement_is_timed_by_the_two_clocks(
+    system: System, behind_s: float, lag_s: float
+) -> None:
+    a = await system.join("a")
+    a.cluster.unix = lambda: 1000.0 + behind_s
+    sender = MemoryControl(system.bus, "uid b")
+    sender.start(lambda _: None)
+    sender.send(encode(Announce(NodeInfo("uid b", "b"), 1000.0)))
+    sender.send(encode(Announce(NodeInfo("uid b", "b"))))  # of a version that does not say when
+    await until(lambda: a.knows() == ["a", "b"])
+    lags = a.cluster.counts.node_lag
+    assert (sum(lags.buckets), lags.total) == (1, lag_s)
+
+
 async def test_a_cancelled_survey_leaves_nothing_behind(system: System) -> None:
     a, mute = await counting(system, "a"), await system.join("b")
     with swallowing(mute):
@@ -345,7 +370,7 @@ async def test_a_cancelled_survey_leaves_nothing_behind(system: System) -> None:
             await asking
     assert a.cluster._open == {}  # noqa: SLF001 - nothing else would show it
     mute.control.send(encode(SurveyAnswer(mute.uid, 1, b"")), to=a.uid)
-    assert (a.events, a.cluster.ignored) == ([("node joined", "uid b")], 0)
+    assert (a.events, a.cluster.counts.control_ignored) == ([("node joined", "uid b")], 0)
 
 
 async def test_two_handlers_of_one_op_are_a_mistake(system: System) -> None:

@@ -10,17 +10,25 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.broker.redis.counts import RedisCounts
+from gateway.broker.redis.counts import RedisCounts, Trouble
+from gateway.domain.connections import Census, Kind
 from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Flow, Histogram, Ledger, Lost
 from gateway.observability.metrics import FAMILIES, NodeMetrics
-from gateway.observability.metrics.snapshot import Kind
+from gateway.observability.metrics import snapshot as snapshots
 from gateway.observability.metrics.text import render
+
+
+def spread() -> Histogram:
+    latencies = Histogram()
+    for value in (0.0001, 0.00025, 0.003, 2.0, 60.0):
+        latencies.observe(value)
+    return latencies
 
 
 class FixedGauges:
     """Registries of a node that stands still."""
 
-    version = '1.0 "x"\n\\'
+    build = ('1.0 "x"\n\\', "3.11.7", "uvloop")
     is_ready = True
 
     def connection_count(self) -> int:
@@ -38,6 +46,16 @@ class FixedGauges:
     def queued_by_namespace(self) -> Mapping[str, int]:
         return {"lobby": 4}
 
+    def census(self) -> Census:
+        return Census({Kind("websocket", "json", "js", ""): 4, Kind("websocket", "plain", "other", ""): 3}, 4096, 2)
+
+    connection_limit = 5000
+    loop_lags = spread()
+    certificate_expires_at_unix_s = 1795206807.0
+
+    def recent_loop_lag_s(self) -> float:
+        return 0.75
+
     is_broker_up = True
     redis_counts = RedisCounts(
         connects=Counter(publish=2),
@@ -50,6 +68,8 @@ class FixedGauges:
         reads=47,
         read_batches=48,
         refused=49,
+        errors=Counter({("read", Trouble.LOST): 66}),
+        round_trips=defaultdict(Histogram, publish=spread()),
         repeated=50,
         undecodable=51,
     )
@@ -69,13 +89,6 @@ class NothingQueued(FixedGauges):
         return {}
 
 
-def spread() -> Histogram:
-    latencies = Histogram()
-    for value in (0.0001, 0.00025, 0.003, 2.0, 60.0):
-        latencies.observe(value)
-    return latencies
-
-
 def full_counts() -> Counts:
     return Counts(
         connections_accepted=Counter(websocket=11),
@@ -88,6 +101,10 @@ def full_counts() -> Counts:
         command_durations=defaultdict(Histogram, publish=spread()),
         ping_pongs=defaultdict(Histogram, websocket=spread()),
         fanout=spread(),
+        survey_durations=defaultdict(Histogram, channels=spread()),
+        node_lag=spread(),
+        control_ignored=64,
+        requests=Counter({("internal", "/metrics", "GET", 200): 65}),
         outboxes_lost=Counter({Lost.TIMEOUT: 63}),
         disconnects=Counter({3001: 3, 1008: 4}),
         closes_by_peer=5,
@@ -147,7 +164,15 @@ def test_every_family_is_there_with_its_type_and_help_even_before_anything_happe
 
 
 VALUES: dict[str, dict[tuple[str, ...], float]] = {
-    "gateway_build_info": {('1.0 "x"\n\\',): 1},
+    "gateway_build_info": {("uvloop", "3.11.7", '1.0 "x"\n\\'): 1},
+    "gateway_connections_by_client": {("js", "json", "websocket", ""): 4, ("other", "plain", "websocket", ""): 3},
+    "gateway_connection_limit": {(): 5000},
+    "gateway_outbox_bytes": {(): 4096},
+    "gateway_connections_congested": {(): 2},
+    "gateway_event_loop_lag_recent_max_seconds": {(): 0.75},
+    "gateway_tls_certificate_expiry_timestamp_seconds": {(): 1795206807.0},
+    "gateway_control_messages_ignored": {(): 64},
+    "gateway_http_requests": {("GET", "/metrics", "internal", "200"): 65},
     "gateway_ready": {(): 1},
     "gateway_alive": {(): 1},
     "gateway_broker_canary_age_seconds": {(): 1.5},
@@ -168,6 +193,7 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_redis_reads": {(): 47},
     "gateway_redis_read_batches": {(): 48},
     "gateway_redis_refused": {(): 49},
+    "gateway_redis_errors": {("lost", "read"): 66},
     "gateway_redis_repeated": {(): 50},
     "gateway_redis_undecodable": {(): 51},
     "gateway_connections": {(): 7},
@@ -217,7 +243,7 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
 
 def test_each_count_appears_under_its_labels() -> None:
     found = families(full_counts())
-    counted = [family.name for family in FAMILIES if family.kind is not Kind.HISTOGRAM]
+    counted = [family.name for family in FAMILIES if family.kind is not snapshots.Kind.HISTOGRAM]
     assert {name: samples(found[name]) for name in counted} == VALUES
 
 
