@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
+from gateway.api.counting import ROUTED_PATH
 from gateway.api.examples import EXAMPLES
 from gateway.api.requests import ERROR_MODE_HEADER, KEY_HEADER, KEY_PARAMETER
 from gateway.api.schemas import components, reference
@@ -81,6 +82,7 @@ class APIApplication:
             path = path.removeprefix(root)
         name = _HOT_PATHS.get(path)
         if name is not None and scope["method"] == "POST":
+            scope[ROUTED_PATH] = path
             await respond(send, await self._api.answer(name, scope, receive))
         elif path.startswith(PREFIX) or (self._has_documentation and _is_documentation(path)):
             await self._own(scope, receive, send)

@@ -183,7 +183,10 @@ class Publisher(Drafter):
             return content
         publication, options = content
         self._counts.ledger(channel.namespace).published += 1
-        return self._broker.publish(channel.name, publication, accepted_at_s=self._monotonic(), options=options)
+        outcome = self._broker.publish(channel.name, publication, accepted_at_s=self._monotonic(), options=options)
+        if extras is not None and (extras.idempotency_key or extras.version):
+            outcome.then(partial(self._note_suppressed, channel.namespace))
+        return outcome
 
     def carry(self, draft: Draft) -> Outcome[Published]:
         """Hand *draft* to the broker."""

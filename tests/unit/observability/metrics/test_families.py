@@ -113,7 +113,7 @@ def full_counts() -> Counts:
         errors=Counter({("publish", 103): 9, ("publish", 107): 10}),
         api_calls=Counter(publish=41, batch=2),
         api_errors=Counter({("publish", "102"): 42, ("info", "401"): 43}),
-        api_durations={"publish": latencies},
+        api_durations={"publish": spread()},
         gaps=31,
         caught_up=32,
         positions_lost=33,
