@@ -1,4 +1,4 @@
-"""The command line: `gateway serve`, `gateway token`, `gateway config`."""
+"""The command line: `gateway serve`, `gateway token`, `gateway config`, `gateway doctor`."""
 
 import argparse
 import asyncio
@@ -18,6 +18,7 @@ from gateway import __version__, configdoc, terminal
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.broker.contract import EngineError
 from gateway.config import Config, ConfigError, development, load
+from gateway.doctor import command as doctor
 from gateway.node import Node, address_text, run_until_signalled
 from gateway.observability import metrics
 from gateway.observability.logs import forward_library_logs, make_logger
@@ -80,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     check_config.set_defaults(run=_check_config)
     what.add_parser("default", help="print the defaults as TOML").set_defaults(run=_print_defaults)
     _add_reference(what, "all keys", configdoc.reference)
+
+    doctor.add_command(commands, add_config=_add_config, load=_load)
 
     explain = commands.add_parser("metrics", help="explain the metrics").add_subparsers(required=True, metavar="WHAT")
     _add_reference(explain, "all metrics", metrics.reference)
