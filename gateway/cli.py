@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 
 import jwt
 
-from gateway import __version__, configdoc, terminal
+from gateway import __version__, calling, configdoc, terminal
 from gateway.auth.tokens import TokenRefusedError, TokenVerifier
 from gateway.broker.contract import EngineError
 from gateway.config import Config, ConfigError, development, load
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     terminal.add_commands(commands)
+    calling.add_command(commands)
 
     token = commands.add_parser("token", help="make and check tokens").add_subparsers(required=True, metavar="WHAT")
     create = token.add_parser("create", help="print a token, signed with the configured HMAC secret")

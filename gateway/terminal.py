@@ -10,11 +10,12 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from gateway import calling
 from gateway.client import (
     Backoff,
     Client,
@@ -33,6 +34,7 @@ from gateway.client import (
 )
 from gateway.client.errors import advice
 from gateway.protocol.messages import ClientInfo
+from gateway.publisher import AsyncPublisher, PublisherError
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8000/connection/websocket"
 _FAILED: Final = 1
@@ -49,6 +51,13 @@ def add_commands(commands: Any) -> None:
     publish.add_argument("data", help='JSON; "-": one publication for each line of standard input')
     publish.add_argument(
         "--text", action="store_true", help="take DATA, or each line, for text and publish a JSON string"
+    )
+    calling.add_key(publish)
+    publish.add_argument(
+        "--api",
+        default=os.environ.get("GATEWAY_API_URL", ""),
+        metavar="URL",
+        help="publish over the server API at URL, with --key, and not as a client (env: GATEWAY_API_URL)",
     )
     publish.set_defaults(run=_publish)
     subscribe = commands.add_parser(
@@ -81,7 +90,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(work)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except ClientError as error:
+    except (ClientError, PublisherError) as error:
         print(error, file=sys.stderr)
         return _FAILED
     except BrokenPipeError:
@@ -133,19 +142,30 @@ def _as_text(text: str) -> msgspec.Raw:
 async def _publish_all(
     options: argparse.Namespace, data: msgspec.Raw | None, payload: Callable[[str], msgspec.Raw]
 ) -> int:
-    settings = ClientSettings(name="gateway-cli", backoff=Backoff(max_retries=_FIRST_ATTEMPTS))
-    async with Client(options.url, token=options.token, settings=settings, on_event=_note) as client:
+    async with _publishing(options) as publish:
         if data is not None:
-            await client.publish(options.channel, data)
+            await publish(data)
             return 0
         failures = 0
         async for number, line in _lines(sys.stdin):
             try:
-                await client.publish(options.channel, payload(line))
+                await publish(payload(line))
             except ValueError as error:
                 failures += 1
                 print(f"line {number}: {error}", file=sys.stderr)
         return _FAILED if failures else 0
+
+
+@contextlib.asynccontextmanager
+async def _publishing(options: argparse.Namespace) -> AsyncIterator[Callable[[msgspec.Raw], Awaitable[object]]]:
+    """Give what publishes one payload: a backend's call of the server API if there is a URL for it, else a client."""
+    if options.api:
+        async with AsyncPublisher.over_http(options.api, key=options.key) as publisher:
+            yield lambda data: publisher.publish(options.channel, bytes(data))
+        return
+    settings = ClientSettings(name="gateway-cli", backoff=Backoff(max_retries=_FIRST_ATTEMPTS))
+    async with Client(options.url, token=options.token, settings=settings, on_event=_note) as client:
+        yield lambda data: client.publish(options.channel, data)
 
 
 async def _lines(stream: TextIO) -> AsyncIterator[tuple[int, str]]:

@@ -15,6 +15,7 @@ from gateway.messaging.publishing import Draft
 from gateway.publisher.calls import CLIENT_NAME, Batch, Calls, RoleCheck
 from gateway.publisher.desk import MAX_DEPTH, Desk, Extras, Receipt
 from gateway.publisher.errors import PublisherError
+from gateway.publisher.http import DEFAULT_TIMEOUT_S, HTTPCarrier, OpenDesk
 from gateway.publisher.settings import read
 
 _FAULTS: Final = (*FAILURES, BrokerError)
@@ -37,12 +38,13 @@ class Carrier(Protocol):
 class AsyncPublisher:
     """Publishes through a carrier: `on_redis` and `from_config` make one that goes straight into Redis.
 
-    That one belongs to the event loop in which it first publishes, whose tasks may share it. It holds one connection,
-    which is made when it is first needed and again after it was lost. Only what has an idempotency key is sent a second
-    time when the first has failed, since anything else could be doubled by that.
+    `over_http` makes one that asks a node. The first kind belongs to the event loop in which it first publishes, whose
+    tasks may share it. It holds one connection, which is made when it is first needed and again after it was lost. Only
+    what has an idempotency key is sent a second time when the first has failed, since anything else could be doubled by
+    that.
     """
 
-    def __init__(self, desk: Desk, carrier: Carrier) -> None:
+    def __init__(self, desk: Desk | OpenDesk, carrier: Carrier) -> None:
         self._desk = desk
         self._carrier = carrier
 
@@ -56,6 +58,18 @@ class AsyncPublisher:
             EngineError: for a certificate or key that can't be read.
         """
         return cls(Desk(channel or ChannelSettings(), max_depth=max_depth), _RedisCarrier(redis))
+
+    @classmethod
+    def over_http(cls, url: str, *, key: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Self:
+        """Publish over the server API of the node, or balancer, at *url*, with an API *key* of the scope `publish`.
+
+        What may go into a channel the node decides. In a broadcast one channel that will not do keeps no other from it,
+        and receipts do not tell what was suppressed.
+
+        Raises:
+            PublisherError: for what is no URL or key.
+        """
+        return cls(OpenDesk(), HTTPCarrier(url, key=key, timeout_s=timeout_s))
 
     @classmethod
     def from_config(cls, path: Path | str, *, environment: Mapping[str, str] | None = None) -> Self:

@@ -63,18 +63,15 @@ class Desk:
         Raises:
             PublishRejectedError: for the first channel that can't be published to like this.
         """
-        if isinstance(names, str):
-            raise PublishRejectedError(names, codes.BAD_REQUEST, "a broadcast takes a list of channels")
+        check_names(names)
         if not names:
             return []
-        checked = _check(names[0], extras)
-        payload = _encode(names[0], data)
+        checked = check_extras(names[0], extras)
+        payload = encode(names[0], data)
         is_binary = isinstance(data, _BYTES)
         return [self._draft(self._resolve(name), payload, checked, is_binary=is_binary) for name in names]
 
     def _resolve(self, name: Any) -> Channel:
-        if not isinstance(name, str) or not name:
-            raise PublishRejectedError(name, codes.BAD_REQUEST, "a channel has a name")
         channel = self._channels.resolve(name)
         if isinstance(channel, ErrorCode):
             known = ", ".join(each for each in self._channels.namespaces if each) or "none"
@@ -97,7 +94,16 @@ class Desk:
         return draft
 
 
-def _check(name: str, extras: Extras) -> publishing.Extras:
+def check_names(names: Any) -> None:
+    """Refuse what is no list of names."""
+    if isinstance(names, str):
+        raise PublishRejectedError(names, codes.BAD_REQUEST, "a broadcast takes a list of channels")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise PublishRejectedError(name, codes.BAD_REQUEST, "a channel has a name")
+
+
+def check_extras(name: str, extras: Extras) -> publishing.Extras:
     """Refuse what only a mistake in the calling program brings."""
     version: Any = extras.version
     if type(version) is not int or not 0 <= version <= MAX_VERSION:
@@ -119,7 +125,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _encode(name: str, data: Any) -> bytes:
+def encode(name: str, data: Any) -> bytes:
+    """Return *data* as it is published in the channel *name*: bytes as they are, anything else as JSON."""
     if isinstance(data, _BYTES):
         return bytes(data)
     try:

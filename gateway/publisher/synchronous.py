@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,6 +18,7 @@ from gateway.domain.channels import ChannelSettings
 from gateway.publisher.calls import CLIENT_NAME, Batch, Calls, RoleCheck
 from gateway.publisher.desk import MAX_DEPTH, Desk, Extras, Receipt
 from gateway.publisher.errors import UnavailableError
+from gateway.publisher.http import DEFAULT_TIMEOUT_S, HTTPLine, OpenDesk
 from gateway.publisher.settings import read
 
 _FAULTS: Final = (redis.exceptions.RedisError, OSError, BrokerError)
@@ -25,6 +26,8 @@ _FAULTS: Final = (redis.exceptions.RedisError, OSError, BrokerError)
 
 class Publisher:
     """Publishes straight into Redis; threads may share it, and processes that were forked get a connection each.
+
+    `over_http` makes one that publishes over a node's server API.
 
     It holds one connection, which is made when it is first needed and again after it was lost. Only what has an
     idempotency key is sent a second time when the first has failed, since anything else could be doubled by that.
@@ -38,10 +41,13 @@ class Publisher:
         Raises:
             EngineError: for a certificate or key that can't be read.
         """
-        self._settings = redis
-        self._endpoint = Endpoint(redis)
-        self._desk = Desk(channel or ChannelSettings(), max_depth=max_depth)
-        self._line = _Line(self._endpoint, redis)
+        endpoint = Endpoint(redis)
+        self._begin(Desk(channel or ChannelSettings(), max_depth=max_depth), lambda: _Line(endpoint, redis))
+
+    def _begin(self, desk: Desk | OpenDesk, make_line: "Callable[[], _Line | HTTPLine]") -> None:
+        self._desk = desk
+        self._make_line = make_line
+        self._line = make_line()
 
     @classmethod
     def from_config(cls, path: Path | str, *, environment: Mapping[str, str] | None = None) -> Self:
@@ -54,6 +60,21 @@ class Publisher:
         """
         config = read(path, environment)
         return cls(config.redis, config.channel, max_depth=config.json_.max_depth)
+
+    @classmethod
+    def over_http(cls, url: str, *, key: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Self:
+        """Publish over the server API of the node, or balancer, at *url*, with an API *key* of the scope `publish`.
+
+        What may go into a channel the node decides. Threads may share it, and it keeps a connection for each that
+        publishes at the same time. In a broadcast one channel that will not do keeps no other from it, and receipts do
+        not tell what was suppressed.
+
+        Raises:
+            PublisherError: for what is no URL or key.
+        """
+        publisher = cls.__new__(cls)
+        publisher._begin(OpenDesk(), lambda: HTTPLine(url, key=key, timeout_s=timeout_s))  # noqa: SLF001 - it is one of us
+        return publisher
 
     def __enter__(self) -> Self:
         return self
@@ -110,12 +131,12 @@ class Publisher:
     def _publish(self, names: Sequence[str], data: Any, extras: Extras) -> list[Receipt]:
         return self._own_line().publish(self._desk, names, data, extras)
 
-    def _own_line(self) -> "_Line":
+    def _own_line(self) -> "_Line | HTTPLine":
         """Return the line of this process: in one that was forked, connection and lock still are the parent's."""
         line = self._line
         if line.pid != os.getpid():
             # Two threads that come here at once make two, of which one is dropped after its first use.
-            line = self._line = _Line(self._endpoint, self._settings)
+            line = self._line = self._make_line()
         return line
 
 
@@ -130,7 +151,7 @@ class _Line:
         self._connection = _make_connection(endpoint, settings)
         self._role = RoleCheck(settings.watchdog_interval_s)
 
-    def publish(self, desk: Desk, names: Sequence[str], data: Any, extras: Extras) -> list[Receipt]:
+    def publish(self, desk: Desk | OpenDesk, names: Sequence[str], data: Any, extras: Extras) -> list[Receipt]:
         if not self._lock.acquire(timeout=self._lock_timeout_s):
             reason = f"{self._calls.label}: other threads kept the connection busy"
             raise UnavailableError(names, reason, may_be_published=False)

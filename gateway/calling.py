@@ -1,0 +1,79 @@
+"""`gateway api`: the command line as a client of the server API."""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, Final
+
+import httpx
+
+from gateway.messaging.batches import BATCH, METHODS
+
+DEFAULT_URL: Final = "http://127.0.0.1:9000"
+_TIMEOUT_S: Final = 30.0
+_FAILED: Final = 1
+_USAGE_ERROR: Final = 2
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Add the option of a key."""
+    key = os.environ.get("GATEWAY_API_KEY", "")
+    parser.add_argument("--key", default=key, help="an API key; better from the environment (env: GATEWAY_API_KEY)")
+
+
+def add_command(commands: Any) -> None:
+    """Add `api` to the subparsers of a command line."""
+    methods = ", ".join((*METHODS, BATCH))
+    api = commands.add_parser(
+        "api",
+        help="call the server API and print the result",
+        description="Call a method of a node's server API and print its result.",
+        epilog=f"Methods: {methods}. A node describes their bodies at /docs of its internal port.",
+    )
+    api.add_argument("method", choices=(*METHODS, BATCH), metavar="METHOD")
+    api.add_argument(
+        "body", nargs="?", default="{}", metavar="JSON", help='the call (default: {}; "-": standard input)'
+    )
+    url = os.environ.get("GATEWAY_API_URL", DEFAULT_URL)
+    api.add_argument("--api", default=url, metavar="URL", help=f"(env: GATEWAY_API_URL; default: {DEFAULT_URL})")
+    add_key(api)
+    api.set_defaults(run=_call)
+
+
+def _call(options: argparse.Namespace) -> int:
+    text = sys.stdin.read() if options.body == "-" else options.body
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        print(f"{text[:200]!r} is no JSON: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    url = f"{options.api.rstrip('/')}/api/{options.method}"
+    try:
+        response = httpx.post(url, content=text, headers={"X-API-Key": options.key}, timeout=_TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+        print(f"{url}: {str(error) or type(error).__name__}", file=sys.stderr)
+        return _FAILED
+    if response.status_code != httpx.codes.OK:
+        advice = {401: "no key, or a wrong one: --key or GATEWAY_API_KEY", 404: "there is no server API"}
+        said = advice.get(response.status_code) or response.text.strip()
+        print(f"{url}: {said} (status {response.status_code})", file=sys.stderr)
+        return _FAILED
+    return _print(response)
+
+
+def _print(response: httpx.Response) -> int:
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        print(f"{response.url}: this is no server API, but something else", file=sys.stderr)
+        return _FAILED
+    error = answer.get("error")
+    if error is not None:
+        reason = response.headers.get("X-Error-Reason", "")
+        print(f"{error.get('message')} ({error.get('code')}): {reason}".removesuffix(": "), file=sys.stderr)
+        return _FAILED
+    print(json.dumps(answer.get("result", answer), indent=2, ensure_ascii=False))
+    return 0
