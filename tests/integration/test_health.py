@@ -55,12 +55,18 @@ async def staying_client(node: RunningNode) -> AsyncIterator[ClientConnection]:
     """A client that must be there, and be served, when the block ends."""
     async with connect(node.client_url, compression=None) as client:
         await client.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"lobby:a"}}')
+        await told(client, '"id":2,"subscribe"')
         yield client
         await client.send('{"id":3,"publish":{"channel":"lobby:a","data":1}}')
-        lines = ""
-        async with asyncio.timeout(PATIENCE_S):
-            while not ('"id":3,"publish"' in lines and '"pub"' in lines):
-                lines += str(await client.recv())
+        await told(client, '"id":3,"publish"', '"pub"')
+
+
+async def told(client: ClientConnection, *expected: str) -> None:
+    """Read until all of *expected* have come."""
+    lines = ""
+    async with asyncio.timeout(PATIENCE_S):
+        while not all(each in lines for each in expected):
+            lines += str(await client.recv())
 
 
 def carries_a_message(data: bytes) -> bool:
