@@ -264,7 +264,9 @@ class Administration:
             return node
         survey = await self._cluster.survey(_DRAIN, b"", read=bytes, of=node)
         if survey.silent:
-            return Refusal(server_api.INTERNAL_ERROR, f"the node {node.name!r} ({node.uid}) did not answer")
+            return Refusal(
+                server_api.INTERNAL_ERROR, f"{node.name!r} ({node.uid}) did not answer: it drains when it hears of it"
+            )
         return DrainResult(node.uid, node.name)
 
     async def rpc(self, call: RPCCall) -> RPCResult | Refusal:

@@ -9,13 +9,13 @@ from tests.support.conversations import House
 class Office:
     """An administration, and how often its node was told to drain."""
 
-    def __init__(self, house: House, *, name: str = "node1") -> None:
+    def __init__(self, house: House, *, name: str = "node1", survey_timeout_s: float = 1.0) -> None:
         self.drains = 0
         services = house.services
         self.cluster = Cluster(
             house.engine.control,
             LocalOrders(services),
-            ClusterSettings(),
+            ClusterSettings(survey_timeout_s=survey_timeout_s),
             name=name,
             version="1.0",
             log=services.log,

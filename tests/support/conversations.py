@@ -292,6 +292,8 @@ class House:
         handlers: Mapping[str, Handler] = HANDLERS,
         processors: Mapping[str, ProcessorFactory] = PROCESSORS,
         makes_verifier_slow: bool = False,
+        bus: MemoryBus | None = None,
+        node_id: str = "node",
     ) -> None:
         values = _BASE
         for table in tables:
@@ -313,7 +315,7 @@ class House:
         ids = itertools.count(1)
         loop = asyncio.get_running_loop()
         self.later: list[tuple[float, Callable[[], None]]] = []
-        self.engine = MemoryEngine(MemoryBus(), node_id="node", monotonic=self.monotonic)
+        self.engine = MemoryEngine(bus or MemoryBus(), node_id=node_id, monotonic=self.monotonic)
         self.engine.broker = broker
         self.engine.presence = MemoryPresence(broker, monotonic=self.monotonic)
         self._around = Surroundings(
@@ -323,7 +325,7 @@ class House:
             log=make_logger(LogSettings(level=Level.DEBUG, format=Format.JSON), node="test", stream=self._log),
             clock=Clock(self.monotonic, self.unix),
             random=lambda: self.random,
-            new_id=lambda: f"client-{next(ids)}",
+            new_id=lambda: f"client-{next(ids)}" if bus is None else f"{node_id}-client-{next(ids)}",
             spawn=self._spawn,
             call_soon=loop.call_soon,
             call_later=lambda delay_s, call: self.later.append((self.now_s + delay_s, call)),

@@ -2,12 +2,14 @@
 
 import base64
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import msgspec
 import pytest
 
 from gateway.broker.contract import BrokerError
+from gateway.broker.memory.control import MemoryBus
 from gateway.messaging.administration import Administration
 from gateway.messaging.batches import METHODS, Batches
 from gateway.protocol.json_codec import is_json
@@ -40,9 +42,9 @@ TABLE: Final[dict[str, Any]] = {
 class Desk:
     """Calls operations by name, with JSON in and JSON out."""
 
-    def __init__(self, node: House) -> None:
+    def __init__(self, node: House, *, name: str = "node1", survey_timeout_s: float = 1.0) -> None:
         self.node = node
-        self.office = Office(node)
+        self.office = Office(node, name=name, survey_timeout_s=survey_timeout_s)
         self.notes: list[tuple[str, int]] = []
         """The calls of batches, with the codes of their errors, 0 for none."""
 
@@ -370,6 +372,46 @@ async def test_pages_of_connections_leave_nobody_out_and_name_nobody_twice(desk:
             break
     assert seen == ids
     assert sizes == [3, 3, 1]
+
+
+async def test_three_nodes_answer_as_one_and_the_silent_one_is_named() -> None:
+    bus = MemoryBus()
+    async with AsyncExitStack() as stack:
+        houses = [await stack.enter_async_context(house(TABLE, bus=bus, node_id=f"n{n}")) for n in range(3)]
+        desks = [Desk(node, name=f"node{n}", survey_timeout_s=0.02) for n, node in enumerate(houses)]
+        for each in desks:
+            each.office.cluster._announce()  # noqa: SLF001 - what `run` does at its start
+        ann, again = await houses[0].connect("ann", "lobby"), await houses[1].connect("ann", "lobby")
+        await houses[2].connect("bob", "lobby")
+        asking, _, mute = desks
+        assert await asking.call("channels") == {"channels": {"lobby": {"num_clients": 3}}}
+        found = (await desks[1].call("connections"))["connections"]
+        assert [(each["client"], each["node"]) for each in found] == [(f"n{n}-client-1", f"n{n}") for n in range(3)]
+        page = await asking.call("connections", limit=2)
+        assert [each["user"] for each in page["connections"]] == ["ann", "ann"]
+        rest = await asking.call("connections", limit=2, cursor=page["cursor"])
+        assert [each["user"] for each in rest["connections"]] == ["bob"]
+        assert await asking.call("drain", node="node1") == {"uid": "n1", "name": "node1"}
+        assert [each.office.drains for each in desks] == [0, 1, 0]
+        houses[2].engine.control.stop()
+        silent = [{"uid": "n2", "name": "node2"}]
+        assert await asking.call("channels") == {"channels": {"lobby": {"num_clients": 2}}, "silent": silent}
+        assert (await asking.call("connections", user="bob")) == {"connections": [], "silent": silent}
+        code, reason = await asking.call("drain", node="node2")
+        assert (code, reason) == (100, "'node2' (n2) did not answer: it drains when it hears of it")
+        assert mute.office.drains == 0
+        assert await desks[1].call("disconnect", user="ann") == {}
+        assert [ann.closing, again.closing] == [(3503, "force disconnect")] * 2
+
+
+async def test_of_nodes_with_one_name_none_is_meant() -> None:
+    bus = MemoryBus()
+    async with AsyncExitStack() as stack:
+        houses = [await stack.enter_async_context(house(TABLE, bus=bus, node_id=f"n{n}")) for n in range(2)]
+        one, other = [Desk(node, name="twin") for node in houses]
+        other.office.cluster._announce()  # noqa: SLF001 - as above
+        assert await one.call("drain", node="twin") == (113, "2 nodes are called 'twin': name one by its uid")
+        assert await one.call("drain", node="n1") == {"uid": "n1", "name": "twin"}
 
 
 # Batches.
