@@ -310,7 +310,7 @@ class Runtime:
             )
             cluster.counts, cluster.unix = self.counts, self._clock.unix
             cluster.announced = self._note_announced
-            self._administration = Administration(services, cluster, engine.broker, drain=self.drain)
+            self._administration = Administration(services, cluster, engine.broker, self.trends, drain=self.drain)
             engine.broker.start(services.intake)
             cluster.start()
             holding = tasks.create_task(self._hold(engine), name="engine")

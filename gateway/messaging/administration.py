@@ -39,6 +39,7 @@ from gateway.messaging.translation import (
     stored,
     told,
 )
+from gateway.messaging.trends import Trends
 from gateway.protocol import codes, server_api
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.json_codec import is_json
@@ -84,13 +85,17 @@ Sent = Outcome[Published]
 class Administration:
     """The operations, on the node of *services* and through *cluster* on all others.
 
-    *drain* has this node send its clients away and stop; it returns at once.
+    *trends* are what the nodes have told of themselves lately. *drain* has this node send its clients away and stop; it
+    returns at once.
     """
 
-    def __init__(self, services: Services, cluster: Cluster, broker: Broker, *, drain: Callable[[], None]) -> None:
+    def __init__(
+        self, services: Services, cluster: Cluster, broker: Broker, trends: Trends, *, drain: Callable[[], None]
+    ) -> None:
         self._services = services
         self._cluster = cluster
         self._broker = broker
+        self._trends = trends
         self._drain = drain
         self._directory = Directory(services, node=cluster.uid)
         cluster.register(_CONNECTIONS, self._directory.answer)
@@ -240,7 +245,7 @@ class Administration:
 
     async def info(self, _call: InfoCall) -> InfoResult | Refusal:
         """Tell which nodes there are."""
-        return InfoResult([described(node) for node in self._cluster.info()])
+        return InfoResult([described(node, self._trends.of(node.uid)) for node in self._cluster.info()])
 
     async def channels(self, call: ChannelsCall) -> ChannelsResult | Refusal:
         """Tell which channels have subscribers."""

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ from gateway.broker.contract import BrokerError
 from gateway.domain.identity import Overrides
 from gateway.messaging.control import NodeInfo
 from gateway.messaging.publishing import MAX_VERSION, Extras
+from gateway.messaging.trends import Point
 from gateway.protocol import codes, server_api
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.json_codec import is_json
@@ -18,6 +19,7 @@ from gateway.protocol.messages import NOTHING, Publication, payload
 from gateway.protocol.server_api import (
     BroadcastCall,
     DisconnectReason,
+    NodeMetrics,
     NodeResult,
     PublishCall,
     Refusal,
@@ -111,8 +113,8 @@ def stored(publication: Publication, *, is_json_known: bool) -> StoredPublicatio
     return StoredPublication(data, encoded, publication.info, publication.offset, publication.tags)
 
 
-def described(node: NodeInfo) -> NodeResult:
-    """Return a node as the API tells it."""
+def described(node: NodeInfo, points: Sequence[Point]) -> NodeResult:
+    """Return a node as the API tells it, with the latest of the *points* of its trend."""
     return NodeResult(
         uid=node.uid,
         name=node.name,
@@ -122,7 +124,15 @@ def described(node: NodeInfo) -> NodeResult:
         num_subs=node.num_subs,
         num_channels=node.num_channels,
         uptime=int(node.uptime_s),
+        metrics=_metrics(points[-1]) if points else None,
     )
+
+
+def _metrics(point: Point) -> NodeMetrics:
+    items = msgspec.structs.asdict(point)
+    for name in ("number", "at_s", "clients"):
+        del items[name]
+    return NodeMetrics(interval=1.0, items={name: round(value, 6) for name, value in items.items()})
 
 
 def named(nodes: Iterable[NodeInfo]) -> list[SilentNode]:

@@ -324,7 +324,7 @@ class ReadHistory(Struct):
 
 
 class NodeMetrics(Struct, frozen=True):
-    """What a node has counted over an interval, given in seconds."""
+    """How a node is doing, between its last two announcements: what it moves in an *interval*, given in seconds."""
 
     interval: float
     items: dict[str, float]

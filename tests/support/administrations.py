@@ -3,6 +3,7 @@
 from gateway.messaging.administration import Administration
 from gateway.messaging.cluster import Cluster, ClusterSettings
 from gateway.messaging.orders import LocalOrders
+from gateway.messaging.trends import Trends
 from tests.support.conversations import House
 
 
@@ -11,6 +12,7 @@ class Office:
 
     def __init__(self, house: House, *, name: str = "node1", survey_timeout_s: float = 1.0) -> None:
         self.drains = 0
+        self.trends = Trends()
         services = house.services
         self.cluster = Cluster(
             house.engine.control,
@@ -22,7 +24,9 @@ class Office:
             monotonic=house.monotonic,
         )
         self.cluster.start()
-        self.administration = Administration(services, self.cluster, house.engine.broker, drain=self._drain)
+        self.administration = Administration(
+            services, self.cluster, house.engine.broker, self.trends, drain=self._drain
+        )
 
     def _drain(self) -> None:
         self.drains += 1

@@ -7,11 +7,13 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.memory.control import MemoryBus
 from gateway.messaging.administration import Administration
 from gateway.messaging.batches import METHODS, Batches
+from gateway.messaging.control import Figures
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.server_api import BatchCall, Refusal, Scope
 from tests.support.administrations import Office
@@ -310,6 +312,27 @@ async def test_nodes_and_active_channels_are_told(desk: Desk) -> None:
     assert await desk.call("channels") == {"channels": both}
     assert await desk.call("channels", pattern="n*") == {"channels": {"news": {"num_clients": 1}}}
     assert await desk.call("channels", pattern="[") == {"channels": {}}
+
+
+async def test_how_a_node_is_doing_is_told_once_it_has_told_twice(desk: Desk) -> None:
+    info = desk.office.cluster.info()[0]
+    for uptime_s, messages_in, outbox_bytes in ((10.0, 100, 3), (14.0, 300, 7)):
+        figures = Figures(messages_in=messages_in, outbox_bytes=outbox_bytes)
+        desk.office.trends.note(replace(info, uptime_s=uptime_s, figures=figures), now_s=0.0)
+    [node] = (await desk.call("info"))["nodes"]
+    metrics = node["metrics"]
+    assert metrics["interval"] == 1.0
+    assert (metrics["items"]["messages_in"], metrics["items"]["outbox_bytes"]) == (50.0, 7)
+    assert set(metrics["items"]) == {
+        "messages_in",
+        "messages_out",
+        "bytes_in",
+        "bytes_out",
+        "dropped",
+        "cpu",
+        "outbox_bytes",
+        "loop_lag_s",
+    }
 
 
 async def test_rpc_calls_what_clients_may_call(desk: Desk) -> None:
