@@ -163,6 +163,12 @@ class Hub:
         self._close_deserted(local)
         return sent
 
+    def sent(self, channel: str, subscriber: Subscriber, variant: Variant) -> Traffic | None:
+        """Return what the group of *subscriber* has been written in *channel* until now; `None` if it is not there."""
+        local = self._channels.get(channel)
+        group = local.groups.get(variant) if local is not None else None
+        return group.sent if group is not None and subscriber in group else None
+
     def flush_pending(self, local: LocalChannel) -> None:
         """Write what waits in *local*, so that who joins next starts after it; it may send subscribers away."""
         if local.pending and self.flush is not None:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from gateway.domain.session import State
+from gateway.domain.subscriber import Traffic
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.services import Services
 from gateway.messaging.survey import Survey
@@ -57,16 +58,33 @@ class Directory:
                 yield client
 
     def _describe(self, client: Conversation) -> ConnectionResult:
-        session = client.session
+        session, traffic, sent = client.session, client.traffic, _sent(client)
         return ConnectionResult(
             client=session.client_id,
             user=session.user,
             node=self._node,
             transport=client.transport.name,
-            connected_at=round(client.traffic.opened_at_unix_s, 3),
+            connected_at=round(traffic.opened_at_unix_s, 3),
             channels=sorted(session.subscriptions),
             info=session.info.conn_info,
+            address=client.transport.peer_address,
+            messages_in=traffic.messages_in,
+            bytes_in=traffic.bytes_in,
+            messages_out=sent.messages,
+            bytes_out=sent.size,
         )
+
+
+def _sent(client: Conversation) -> Traffic:
+    """Return what *client* has been sent until now: publications, and bytes with those of replies."""
+    hub, messages, size = client.services.hub, client.traffic.messages_out, client.traffic.bytes_out
+    for subscription in client.session.subscriptions.values():
+        channel, before = subscription.channel, subscription.sent_before
+        sent = hub.sent(channel.name, client.transport, client.variant_for(channel))
+        if sent is not None:
+            messages += sent.messages - before.messages
+            size += sent.size - before.size
+    return Traffic(messages, size)
 
 
 def join_pages(survey: Survey[list[ConnectionResult]], *, limit: int) -> ConnectionsResult:

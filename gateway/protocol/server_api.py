@@ -371,7 +371,7 @@ class ChannelsResult(Struct, omit_defaults=True):
 
 
 class ConnectionResult(Struct, omit_defaults=True):
-    """A connection; *connected_at* is in Unix seconds."""
+    """A connection; *connected_at* is in Unix seconds, and the counts are of messages from and publications to it."""
 
     client: str
     user: str
@@ -380,6 +380,11 @@ class ConnectionResult(Struct, omit_defaults=True):
     connected_at: float
     channels: list[str]
     info: Raw = NOTHING
+    address: str = ""
+    messages_in: int = 0
+    bytes_in: int = 0
+    messages_out: int = 0
+    bytes_out: int = 0
 
 
 class ConnectionsResult(Struct, omit_defaults=True):

@@ -369,6 +369,10 @@ async def test_connections_are_found_by_user_channel_client_and_transport(desk: 
                 "connected_at": 1800000000.0,
                 "channels": ["lobby", "news"],
                 "info": {"name": "Ann"},
+                "address": "192.0.2.1",
+                "messages_in": 3,
+                "bytes_in": ann.conversation.traffic.bytes_in,
+                "bytes_out": ann.conversation.traffic.bytes_out,
             }
         ]
     }
@@ -380,6 +384,21 @@ async def test_connections_are_found_by_user_channel_client_and_transport(desk: 
     assert await found(node="node1", user="43") == [bob.id]
     assert await found(user="") == []
     assert nobody.id not in await found()
+
+
+async def test_a_connection_s_traffic_counts_what_it_was_sent_since_it_came(desk: Desk) -> None:
+    async def sent() -> list[int]:
+        page = await desk.call("connections", channel="news")
+        return [each.get("messages_out", 0) for each in page["connections"]]
+
+    await desk.node.connect("42", "news", "lobby")
+    desk.node.publish("news")
+    await desk.node.settle()
+    await desk.node.connect("43", "news")
+    desk.node.publish("news")
+    desk.node.publish("lobby")
+    await desk.node.settle()
+    assert await sent() == [3, 1]
 
 
 async def test_pages_of_connections_leave_nobody_out_and_name_nobody_twice(desk: Desk) -> None:
