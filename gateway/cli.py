@@ -117,6 +117,7 @@ def _serve(options: argparse.Namespace) -> int:
     if options.dev:
         base = development()
         base["client"]["token"] = {"hmac_secret_key": secrets.token_urlsafe(32)}
+        base["http_api"] = {"key": secrets.token_urlsafe(24)}
     config = _load(options, flags, base)
     log = make_logger(config.log, node=config.node.name or default_name())
     forward_library_logs(log)
@@ -153,6 +154,7 @@ gateway {__version__} in development mode: open to everybody, on this machine on
   clients      {socket}/connection/websocket   (any Centrifugo SDK)
   plain        {socket}/ws/<channel>           (any WebSocket)
   health       http://{internal}/readyz   /livez   /metrics
+  admin        http://{internal}/admin   and the server API, with the key {config.http_api.key}
 
   token of the user "alice", good for a day:
   {token}

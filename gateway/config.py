@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from gateway.api.admin.sessions import AdminSettings
 from gateway.api.keys import HTTPAPISettings
 from gateway.auth.tokens import TokenSettings
 from gateway.broker.redis.settings import RedisSettings
@@ -130,6 +131,7 @@ class Config(Settings):
     node: NodeSettings = NodeSettings()
     http_server: HTTPServerSettings = HTTPServerSettings()
     http_api: HTTPAPISettings = HTTPAPISettings()
+    admin: AdminSettings = AdminSettings()
     client: ClientSettings = ClientSettings()
     channel: ChannelSettings = ChannelSettings()
     websocket: WebSocketSettings = WebSocketSettings()

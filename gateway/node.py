@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.admin import Admin
 from gateway.api.counting import CountedApp
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
@@ -21,6 +22,7 @@ from gateway.messaging.services import Services
 from gateway.observability.metrics import NodeMetrics
 from gateway.observability.metrics.text import render
 from gateway.parts import Clock
+from gateway.protocol.framing import TEXT, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
 from gateway.reload import Commit, LivePart, Plan
 from gateway.runtime import Runtime
@@ -99,21 +101,27 @@ class Node(Runtime):
         """
         async with self.running() as services, asyncio.TaskGroup() as tasks:
             gate = self._make_gate(services)
-            public, internal = self._make_listeners(gate, asyncio.get_running_loop())
+            admin = self._make_admin() if self.config.admin.enabled else None
+            public, internal = self._make_listeners(gate, admin, asyncio.get_running_loop())
             serving = tasks.create_task(public.serve(), name="public port")
             tasks.create_task(internal.serve(), name="internal port")
-            reloading = tasks.create_task(self._reload_when_asked(), name="reload")
+            background = [tasks.create_task(self._reload_when_asked(), name="reload")]
+            if admin is not None:
+                background.append(tasks.create_task(admin.check(), name="admin sessions"))
             await public.started()
             await internal.started()
             self.begin_serving()
             self._started.set()
             self._log.info("started", public=address_text(public.address), internal=address_text(internal.address))
             await self.stopping.wait()
-            reloading.cancel()
+            for task in background:
+                task.cancel()
             gate.on_shut = public.stop_accepting
             await self.part_with_clients(gate, has_grace=True)
             public.stop()
             await serving
+            if admin is not None:
+                await admin.close()
             internal.stop()
         self._log.info("stopped")
         if self.fault is not None:
@@ -166,7 +174,12 @@ class Node(Runtime):
         )
         return gate
 
-    def _make_listeners(self, gate: Gate, loop: asyncio.AbstractEventLoop) -> tuple[Listener, Listener]:
+    def _make_admin(self) -> Admin:
+        return Admin(self, framing=WebSocketFraming(TEXT), clock=self._clock, log=self._log)
+
+    def _make_listeners(
+        self, gate: Gate, admin: Admin | None, loop: asyncio.AbstractEventLoop
+    ) -> tuple[Listener, Listener]:
         config = self.config
         paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
 
@@ -199,7 +212,11 @@ class Node(Runtime):
             self._internal_socket,
             CountedApp(
                 self.with_api(
-                    internal_app(self.vitals, render_metrics=lambda accept: render(metrics.snapshot(), accept)),
+                    internal_app(
+                        self.vitals,
+                        render_metrics=lambda accept: render(metrics.snapshot(), accept),
+                        admin=admin.routes() if admin is not None else (),
+                    ),
                     is_public=False,
                 ),
                 self.counts.requests,
@@ -207,8 +224,13 @@ class Node(Runtime):
             ),
             head=config.http_server,
             refused=refused,
+            make_connection=_admin_connections(admin, loop) if admin is not None else None,
         )
         return public, internal
+
+
+def _admin_connections(admin: Admin, loop: asyncio.AbstractEventLoop) -> Callable[[str], WebSocketConnection]:
+    return lambda address: WebSocketConnection(admin.gate, loop, address=address)
 
 
 def _live_certificate(certificate: Certificate) -> LivePart:

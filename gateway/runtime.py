@@ -32,9 +32,10 @@ from gateway.domain.hub import Hub
 from gateway.domain.lag import Lag
 from gateway.domain.wheel import TimerWheel
 from gateway.messaging.administration import Administration
+from gateway.messaging.admins import Admins
 from gateway.messaging.census import take_census
 from gateway.messaging.cluster import Cluster
-from gateway.messaging.control import DisconnectUser, Figures, NodeInfo
+from gateway.messaging.control import DisconnectUser, Figures
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.drain import Door, Drain
 from gateway.messaging.intake import Intake
@@ -80,6 +81,8 @@ class Runtime:
         self.version = __version__
         self.vitals = Vitals(config.health, monotonic=self._clock.monotonic, changed=self._note_broker)
         self.readiness = self.vitals.readiness
+        self.admins: Admins | None = None
+        """Those who have the admin page open, where it is served."""
         self.trends = Trends()
         """The last minutes of all nodes."""
         self.fault: EngineError | None = None
@@ -226,6 +229,10 @@ class Runtime:
         """When the certificate of the public port expires; `None` where this node has none."""
         return None
 
+    def admin_connection_count(self) -> int:
+        """Count open connections of the admin page."""
+        return len(self.admins.connections) if self.admins is not None else 0
+
     def figures(self) -> Figures:
         """Say how the node is doing, as it tells the others."""
         flow, census = self.counts.flow_of_all, self.census()
@@ -309,7 +316,7 @@ class Runtime:
                 figures=self.figures,
             )
             cluster.counts, cluster.unix = self.counts, self._clock.unix
-            cluster.announced = self._note_announced
+            cluster.announced = lambda node: self.trends.note(node, now_s=self._clock.monotonic())
             self._administration = Administration(services, cluster, engine.broker, self.trends, drain=self.drain)
             engine.broker.start(services.intake)
             cluster.start()
@@ -357,9 +364,6 @@ class Runtime:
             self._position_checks += 1
             if delay_s:
                 intake.check()
-
-    def _note_announced(self, node: NodeInfo) -> None:
-        self.trends.note(node, now_s=self._clock.monotonic())
 
     def _note_broker(self, change: Change) -> None:
         if change is Change.LOST:

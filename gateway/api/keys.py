@@ -91,6 +91,10 @@ class KeyRing:
             keys.append((settings.key, KeyHolder(_ONLY_KEY, frozenset(Scope))))
         self._holders = [(key.encode(), holder) for key, holder in keys]
 
+    def seals(self, scope: Scope) -> dict[str, bytes]:
+        """Return something to sign with for each key that opens *scope*, by its name; it is as secret as the key."""
+        return {holder.name: key for key, holder in self._holders if holder.may(scope)}
+
     def holder(self, shown: bytes) -> KeyHolder | None:
         """Return whose key *shown* is, `None` if it is nobody's.
 

@@ -1,13 +1,14 @@
 """The public port's plain HTTP: the playground, a warm-up endpoint, and help for who lost the way."""
 
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+
+from gateway.api.static import FreshFiles
 
 _CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
@@ -23,7 +24,7 @@ def public_app(*, websocket_paths: list[str], has_playground: bool, has_init: bo
         routes.append(Route("/connection/init", _init))
     if has_playground:
         routes.append(Route("/", _playground))
-        routes.append(Mount("/playground", _FreshFiles(directory=str(_PLAYGROUND))))
+        routes.append(Mount("/playground", FreshFiles(directory=str(_PLAYGROUND))))
     endpoints = " or ".join(path.replace("{channel:path}", "<channel>") for path in websocket_paths)
     help_text = f"Nothing here. WebSocket clients connect to {endpoints}.\n"
 
@@ -31,16 +32,6 @@ def public_app(*, websocket_paths: list[str], has_playground: bool, has_init: bo
         return PlainTextResponse(help_text, 404)
 
     return Starlette(routes=routes, exception_handlers={404: not_found})
-
-
-class _FreshFiles(StaticFiles):
-    """Files that a browser asks for anew each time, so that modules of two versions never meet in one page."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Serve a file, to be checked before it is used again."""
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
 
 
 async def _upgrade_required(_request: Request) -> Response:

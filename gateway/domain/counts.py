@@ -172,6 +172,8 @@ class Counts:
     """Joins, leaves and renewals that the presence store did not take."""
     flows: dict[str, Flow] = field(default_factory=dict)
     """By transport."""
+    admin_logins: Counter[str] = field(default_factory=Counter)
+    """Logins to the admin page, by how they ended."""
     token_failures: Counter[str] = field(default_factory=Counter)
     """By cause."""
     key_set_failures: int = 0

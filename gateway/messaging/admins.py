@@ -50,6 +50,8 @@ class Admins:
         self._log = services.log.bind(scope="admin")
         settings = HandlerSettings(rpc_methods=list(calls))
         self._handlers = Handlers(calls, settings, log=self._log)
+        self.is_open = True
+        """False once the node stops: nobody comes any more."""
         self._credentials: dict[str, tuple[ClientConversation, Credentials]] = {}
 
     @property
@@ -93,7 +95,8 @@ class Admins:
                 client.disconnect(codes.INVALID_TOKEN)
 
     def send_away(self) -> None:
-        """Send everybody away: the node stops."""
+        """Send everybody away, and let nobody in any more: the node stops."""
+        self.is_open = False
         for client in self.connections:
             client.disconnect(codes.SHUTDOWN)
 

@@ -11,7 +11,7 @@ from websockets.http11 import Request, Response
 from gateway.domain.counts import Lost
 from gateway.messaging.admins import Admins, Credentials
 from gateway.messaging.conversation import Conversation
-from gateway.protocol.framing import TEXT, WebSocketFraming
+from gateway.protocol.framing import Framing
 from gateway.protocol.variants import TapVariant
 from gateway.transport.acceptor import Upgraded
 from gateway.transport.core import make_negotiator
@@ -31,6 +31,7 @@ class RequestHeaders(Protocol):
 class AdminGate:
     """Decides about upgrade requests on the internal port and begins the conversation of those it lets in.
 
+    *framing* is how texts become what the transport takes.
     *is_from_own_page* tells whether a page of this server made a request, *credentials* whose session it shows.
     """
 
@@ -38,6 +39,7 @@ class AdminGate:
         self,
         admins: Admins,
         settings: WebSocketSettings,
+        framing: Framing,
         *,
         queue_max_bytes: int,
         max_depth: int,
@@ -48,7 +50,7 @@ class AdminGate:
         self.queue_max_bytes = queue_max_bytes
         self.negotiator = make_negotiator(extensions=[], subprotocols=[])
         self._admins = admins
-        self._variant = TapVariant(WebSocketFraming(TEXT), max_depth=max_depth)
+        self._variant = TapVariant(framing, max_depth=max_depth)
         self._is_from_own_page = is_from_own_page
         self._credentials = credentials
         self._sockets = 0
@@ -84,6 +86,8 @@ class AdminGate:
             return self._refusal(403, "origin", address, "Only the admin page of this server may connect here.\n")
         if self._credentials(headers) is None:
             return self._refusal(401, "session", address, _NOT_LOGGED_IN)
+        if not self._admins.is_open:
+            return self._refusal(503, "shutting_down", address, "This node is going down.\n")
         if self._admins.is_full:
             return self._refusal(503, "connection_limit", address, "Too many admin pages are open.\n")
         return None

@@ -257,6 +257,18 @@ async def slow_reader(node: RunningNode, _other: RunningNode, _redis: RedisServe
         writer.transport.abort()
 
 
+async def admin(node: RunningNode, other: RunningNode, redis: RedisServer, pages: Pages) -> None:
+    del other, redis
+    headers = {"Origin": node.internal_url}
+    async with httpx.AsyncClient(base_url=node.internal_url, headers=headers) as http:
+        login = await http.post("/admin/login", data={"key": TABLE["http_api"]["key"]})
+    url = node.internal_url.replace("http", "ws") + "/admin/connection/websocket"
+    headers["Cookie"] = login.headers["set-cookie"].split(";")[0]
+    async with connect(url, additional_headers=headers, compression=None):
+        await pages.show(node, has("gateway_admin_connections"))
+        await pages.show(node, has("gateway_admin_logins_total", "accepted"))
+
+
 async def outage(node: RunningNode, other: RunningNode, redis: RedisServer, pages: Pages) -> None:
     async with client(node, "ann") as ann, client(other, "bob") as bob:
         for each in (ann, bob):
@@ -337,7 +349,7 @@ async def everything(folder: Path) -> Pages:
     async with redis_server(persistent=True) as redis:
         tables = (TABLE, {"broker": {"type": "redis"}, "redis": {"address": redis.location, **QUICK}})
         async with running_node(*tables) as node, running_node(*tables) as other:
-            for step in (ordinary_life, strangers, slow_reader, outage):
+            for step in (ordinary_life, strangers, slow_reader, admin, outage):
                 await step(node, other, redis, pages)
     await key_set(pages)
     await tls_and_drain(folder, pages)

@@ -42,7 +42,7 @@ def value_at(config: Config, key: str) -> Any:
 
 FAULTS: list[tuple[str, str, str]] = [
     ("[clients]\ninsecure = true", "clients: ", "did you mean client?"),
-    ("[zebra]\nstripes = 1", "zebra: ", "known are broker, channel, client,"),
+    ("[zebra]\nstripes = 1", "zebra: ", "known are admin, broker, channel, client,"),
     ('[client]\nping_intervall = "9s"', "client.ping_intervall: ", "did you mean ping_interval?"),
     ('[client]\nping_interval_s = "9s"', "client.ping_interval_s: ", "did you mean ping_interval?"),
     ("[json_]\nmax_depth = 5", "json_: ", "did you mean json?"),

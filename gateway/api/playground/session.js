@@ -22,8 +22,9 @@ export class ReplyError extends Error {
 class NotConnectedError extends Error {}
 
 /**
- * One logical client: it dials, introduces itself, subscribes, answers pings and dials again.
+ * One logical client: it dials, introduces itself as `name`, subscribes, answers pings and dials again.
  *
+ * `channelToken` is shown for every channel, if there is one.
  * `on` has state(name, detail), subscribed(channel), publication(channel, publication),
  * failed(action, error) and frame(direction, text). States: connecting → connected → waiting →
  * connecting …, and stopped after a disconnect that forbids to reconnect.
@@ -43,11 +44,15 @@ export class Session {
   #url;
   #channels;
   #on;
+  #name;
+  #channelToken;
 
-  constructor(url, channels, on) {
+  constructor(url, channels, on, { name = "playground", channelToken = "" } = {}) {
     this.#url = url;
-    this.#channels = channels;
+    this.#channels = new Set(channels);
     this.#on = on;
+    this.#name = name;
+    this.#channelToken = channelToken;
   }
 
   /** Connect anew with *token* (empty: anonymous), whatever the state is. */
@@ -61,6 +66,27 @@ export class Session {
   /** Resolve when the gateway has accepted *data*; reject with ReplyError or NotConnectedError. */
   publish(channel, data) {
     return this.#request("publish", { channel, data });
+  }
+
+  /** Resolve with what the method *method* answers to *data*; reject as publish does. */
+  async call(method, data) {
+    return (await this.#request("rpc", { method, data })).data;
+  }
+
+  /** Be in *channel* from now on, over all connections. */
+  join(channel) {
+    this.#channels.add(channel);
+    if (this.#isOpen) this.#subscribe(channel);
+  }
+
+  /** Be in *channel* no longer. */
+  leave(channel) {
+    this.#channels.delete(channel);
+    if (this.#isOpen) this.#request("unsubscribe", { channel }).catch(() => {}); // a lost connection has left, too
+  }
+
+  get #isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN;
   }
 
   #dial() {
@@ -104,9 +130,9 @@ export class Session {
 
   async #introduce() {
     const identity = this.#token ? { token: this.#token } : {};
-    const connecting = this.#request("connect", { ...identity, name: "playground" });
+    const connecting = this.#request("connect", { ...identity, name: this.#name });
     // Sent without waiting for the connect reply: all of it is one frame and one round trip.
-    const joining = Promise.all(this.#channels.map((channel) => this.#subscribe(channel)));
+    const joining = Promise.all([...this.#channels].map((channel) => this.#subscribe(channel)));
     try {
       const { client, ping = 0, pong = false } = await connecting;
       this.client = client;
@@ -124,7 +150,8 @@ export class Session {
   async #subscribe(channel) {
     const socket = this.#socket;
     try {
-      await this.#request("subscribe", { channel });
+      const token = this.#channelToken ? { token: this.#channelToken } : {};
+      await this.#request("subscribe", { channel, ...token });
       this.#on.subscribed(channel);
     } catch (error) {
       // A lost connection needs nothing here: the next one subscribes again.
@@ -135,7 +162,7 @@ export class Session {
   }
 
   #request(method, params) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return Promise.reject(new NotConnectedError("not connected"));
+    if (!this.#isOpen) return Promise.reject(new NotConnectedError("not connected"));
     const id = ++this.#lastId;
     this.#send({ id, [method]: params });
     return new Promise((resolve, reject) => this.#pending.set(id, { method, resolve, reject }));
@@ -171,7 +198,7 @@ export class Session {
     } else if (push?.unsubscribe) {
       const { code, reason } = push.unsubscribe;
       // From 2500 on the channel may be joined again at once; below, the server meant it.
-      if (code >= 2500) this.#subscribe(push.channel);
+      if (code >= 2500 && this.#channels.has(push.channel)) this.#subscribe(push.channel);
       else this.#on.failed(`Staying in ${push.channel}`, new ReplyError({ code, message: reason }));
     } else if (!push && this.#answersPings) {
       this.#send({});

@@ -56,6 +56,12 @@ CLIENTS: Final = (
         (),
         lambda scrape: only(scrape.census.congested),
     ),
+    gauge(
+        "gateway_admin_connections",
+        "Open connections of the admin page, which are counted nowhere else.",
+        lambda node: node.admin_connection_count(),
+    ),
+    count_by("result", "gateway_admin_logins", "Logins to the admin page, by how they ended.", "admin_logins"),
     gauge("gateway_users", "Users with at least one connection to this node.", lambda node: node.users()),
     count_by("transport", "gateway_connections_accepted", "Connections that were upgraded.", "connections_accepted"),
     count_by("reason", "gateway_connections_refused", "Upgrade requests that were refused.", "connections_refused"),

@@ -46,6 +46,9 @@ class Gauges(Protocol):
     def certificate_expires_at_unix_s(self) -> float | None:
         """When the certificate of the public port expires; `None` without one."""
 
+    def admin_connection_count(self) -> int:
+        """Open connections of the admin page, which are none of those."""
+
     def users(self) -> int:
         """Users with at least one connection."""
 

@@ -216,6 +216,7 @@ async def test_who_stops_sends_everybody_away(office: Office) -> None:
     office.admins.send_away()
     assert [admin.closing for admin in admins] == [(3001, "shutdown")] * 3
     assert len(office.admins.connections) == 0
+    assert not office.admins.is_open
 
 
 async def test_there_is_a_limit_to_open_pages(office: Office) -> None:

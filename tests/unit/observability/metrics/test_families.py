@@ -34,6 +34,9 @@ class FixedGauges:
     def connection_count(self) -> int:
         return 7
 
+    def admin_connection_count(self) -> int:
+        return 8
+
     def users(self) -> int:
         return 5
 
@@ -122,6 +125,7 @@ def full_counts() -> Counts:
         presence_failures=36,
         flows={"websocket": Flow(12, 13, 14, 16, 37, 15)},
         token_failures=Counter(signature=16),
+        admin_logins=Counter(accepted=65, wrong_key=66),
         key_set_failures=18,
         forwarded_malformed=19,
         limit_hits=Counter(command_rate=17),
@@ -197,6 +201,8 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_redis_repeated": {(): 50},
     "gateway_redis_undecodable": {(): 51},
     "gateway_connections": {(): 7},
+    "gateway_admin_connections": {(): 8},
+    "gateway_admin_logins": {("accepted",): 65, ("wrong_key",): 66},
     "gateway_users": {(): 5},
     "gateway_channels": {(): 3},
     "gateway_subscriptions": {("",): 2, ("lobby",): 9},

@@ -1,0 +1,4 @@
+import { connect } from "./page.js";
+import { servePublishing } from "./publishing.js";
+
+servePublishing(connect());
