@@ -44,7 +44,7 @@ from gateway.messaging.reconfiguring import put_in_force
 from gateway.messaging.services import Services
 from gateway.messaging.trends import Trends
 from gateway.observability.health import Change
-from gateway.observability.logs import set_level
+from gateway.observability.logs import is_adjustable, set_level
 from gateway.observability.vitals import Vitals
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_rules, make_services
 from gateway.protocol import codes
@@ -95,12 +95,13 @@ class Runtime:
         """Who may call the server API, and log in to what is built on it."""
         self.live_parts = [
             LivePart(_RULES, self._prepare_rules),
-            LivePart(("log.level",), lambda now: partial(set_level, log, now.log.level)),
             LivePart(("health",), lambda now: partial(self.vitals.change, now.health)),
             LivePart(("http_api.key", "http_api.keys"), lambda now: partial(self.api_keys.change, now.http_api)),
             LivePart(("shutdown", "drain"), lambda _: None),  # read when the node stops
         ]
         """All that can change while the node runs; a key that is in none of them needs a restart."""
+        if is_adjustable(log):
+            self.live_parts.append(LivePart(("log.level",), lambda now: partial(set_level, log, now.log.level)))
         self._log = log
         self._wheel_turns = self._position_checks = 0
         self._engine: Engine | None = None

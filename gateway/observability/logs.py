@@ -78,13 +78,17 @@ def make_logger(
 def set_level(log: structlog.typing.FilteringBoundLogger, level: Level) -> None:
     """Write what is at least as important as *level* from now on, by *log* and all that share its origin.
 
-    *log* must come from `make_logger`, directly or by `bind`. What is not written costs what it always did, a call of
-    an empty method, since structlog's levels are classes, and another one takes the place of the base.
+    You must know that its level is adjustable. What is not written costs what it always did, a call of an empty method,
+    since structlog's levels are classes, and another one takes the place of the base.
     """
-    kind = type(log)
-    if not issubclass(kind, _Levelled):
-        raise TypeError("the level of a logger that make_logger did not make can't be changed")
-    kind.__bases__ = (_Levelled, _kind(level))
+    if not is_adjustable(log):
+        raise AssertionError("the level of a logger that make_logger did not make can't be changed")
+    type(log).__bases__ = (_Levelled, _kind(level))
+
+
+def is_adjustable(log: structlog.typing.FilteringBoundLogger) -> bool:
+    """Tell whether the level of *log* can be changed: it comes from `make_logger`, directly or by `bind`."""
+    return isinstance(log, _Levelled)
 
 
 class _Levelled:

@@ -76,8 +76,11 @@ class Proxies:
         self._networks = [ipaddress.ip_network(each) for each in settings.trusted_proxies if each != UNIX]
         self._header = settings.forwarded_header.value.encode()
         self._hops = forwarded_hops if settings.forwarded_header is ForwardedHeader.FORWARDED else listed_hops
-        self.trusts = functools.lru_cache(_MAX_REMEMBERED)(self._trusts)
-        """Tell whether an address, or "" for a Unix socket, is a trusted proxy's."""
+        self._is_trusted = functools.lru_cache(_MAX_REMEMBERED)(self._find)
+
+    def trusts(self, address: str) -> bool:
+        """Tell whether *address*, or "" for a Unix socket, is a trusted proxy's."""
+        return self._is_trusted(address)
 
     def client_of(self, peer: str, headers: Headers) -> str:
         """Return where the request comes from that came over a connection from *peer*."""
@@ -96,7 +99,7 @@ class Proxies:
             address = before
         return address
 
-    def _trusts(self, address: str) -> bool:
+    def _find(self, address: str) -> bool:
         if not address:
             return self._trusts_unix
         try:

@@ -110,7 +110,9 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
             self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
             return
         if self._proxies is not None and self._proxies.are_there:
-            self.scope["client"] = self._proxies.client_of(self._peer, self.headers), 0
+            address = self._proxies.client_of(self._peer, self.headers)
+            if address != self._peer:
+                self.scope["client"] = address, 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -17,6 +17,7 @@ import trustme
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from gateway.config import load, merge
 from tests.support.nodes import RunningNode, running_node
 from tests.support.processes import ask, serving
 from tests.support.waiting import until
@@ -233,6 +234,16 @@ async def test_who_is_trusted_changes_by_a_reload(tmp_path: Path) -> None:
         await (await connect(url, additional_headers=headers, proxy=None)).close()
         accepted = [each["address"] for each in process.events if each["event"] == "accepted"]
         assert accepted == ["127.0.0.1", "203.0.113.7"]
+
+
+async def test_whose_proxy_headers_are_read_changes_by_a_reload() -> None:
+    async with running_node(PROXY_PROTOCOL) as node:
+        elsewhere = {"http_server": PROXY_PROTOCOL["http_server"] | {"trusted_proxies": ["192.0.2.1"]}}
+        values = json.loads(node.node.config.model_dump_json(by_alias=True))
+        assert await exchange(node.port, LINE + UPGRADE) == SWITCHING
+        assert node.node.reload(load(base=merge(values, elsewhere))).changed == ["http_server.trusted_proxies"]
+        assert await exchange(node.port, UPGRADE) == SWITCHING
+        assert (await exchange(node.port, LINE + UPGRADE)).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy")

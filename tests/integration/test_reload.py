@@ -17,6 +17,7 @@ from gateway.config import Config, load
 from gateway.configdoc import as_toml
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.processes import ServingProcess, serving
+from tests.support.processes import ask as ask_over_http
 from tests.support.waiting import until
 
 ROOM: Final[dict[str, Any]] = {
@@ -317,6 +318,18 @@ async def test_key_sets_change() -> None:
         await client.send(json.dumps({"id": 1, "connect": {"token": foreign}}))
         with pytest.raises(ConnectionClosed, match="3500"):
             await client.recv()
+
+
+async def test_api_keys_change() -> None:
+    async with running_node({"http_api": {"key": "the first key of this test"}}) as node:
+
+        async def is_good(key: str) -> bool:
+            answer = await ask_over_http(f"{node.internal_url}/api/info", method="POST", headers={"X-API-Key": key})
+            return answer.status != 401
+
+        assert [await is_good("the first key of this test"), await is_good("the second")] == [True, False]
+        changed(node, {"http_api.key": "", "http_api.keys": [{"name": "backend", "key": "the second"}]})
+        assert [await is_good("the first key of this test"), await is_good("the second")] == [False, True]
 
 
 async def test_a_reload_to_the_same_changes_nothing() -> None:

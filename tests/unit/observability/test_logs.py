@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.observability.logs import Format, Level, LogSettings, make_logger, set_level
+from gateway.observability.logs import Format, Level, LogSettings, is_adjustable, make_logger, set_level
 
 _LEVELS = list(Level)
 
@@ -164,5 +164,7 @@ def test_the_level_can_be_changed_for_all_who_hold_the_logger_already(first: Lev
 
 def test_a_logger_of_somebody_else_keeps_its_level() -> None:
     foreign = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("info")).bind()
-    with pytest.raises(TypeError, match="did not make"):
+    ours = make_logger(LogSettings(), node="n1", stream=io.StringIO())
+    assert [is_adjustable(each) for each in (foreign, ours, ours.bind(part="x"))] == [False, True, True]
+    with pytest.raises(AssertionError, match="did not make"):
         set_level(foreign, Level.DEBUG)
