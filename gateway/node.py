@@ -234,7 +234,7 @@ def _admin_connections(admin: Admin, loop: asyncio.AbstractEventLoop) -> Callabl
 
 
 def _live_certificate(certificate: Certificate) -> LivePart:
-    def prepare(now: Config) -> Commit:
+    def prepare(now: Config) -> Commit | None:
         try:
             return certificate.prepare(now.http_server.tls)
         except ListenError as error:

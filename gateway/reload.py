@@ -46,18 +46,26 @@ class Plan(NamedTuple):
     def prepare(self) -> list[Commit]:
         """Have the parts prepare and return what is to be done then, in their order.
 
+        Keys whose files have changed count as changed from then on.
+
         Raises:
             ConfigError: with the faults that any of them found.
         """
-        changes, faults = [], []
+        commits: list[Commit] = []
+        faults: list[str] = []
         for part in self.concerned:
             try:
-                changes.append(part.prepare(self.in_force))
+                commit = part.prepare(self.in_force)
             except ConfigError as error:
                 faults += error.faults
+                continue
+            if commit is not None:
+                commits.append(commit)
+                if part.reads_files:
+                    self.changed.extend(key for key in part.keys if key not in self.changed)
         if faults:
             raise ConfigError(faults)
-        return [change for change in changes if change is not None]
+        return commits
 
 
 def plan(running: Config, wanted: Config, parts: Sequence[LivePart]) -> Plan:

@@ -48,6 +48,7 @@ class Certificate:
         Raises:
             ListenError: if one can't be read, or the two do not match.
         """
+        self._content = _read(settings)
         self.context = tls_context(settings)
         """The context for the listener; it follows what `prepare` puts in force."""
         self.expires_at_unix_s = _expiry(settings)
@@ -55,16 +56,19 @@ class Certificate:
         self._newest = self.context
         self.context.sni_callback = self._hand_over
 
-    def prepare(self, settings: TLSSettings) -> Callable[[], None]:
-        """Read the files of *settings* and return what has handshakes use them from then on.
+    def prepare(self, settings: TLSSettings) -> Callable[[], None] | None:
+        """Read the files of *settings* and return what has handshakes use them from then on; `None` if they do already.
 
         Raises:
             ListenError: as at birth; the certificate stays what it was.
         """
+        content = _read(settings)
+        if content == self._content:
+            return None
         fresh, expires_at_unix_s = tls_context(settings), _expiry(settings)
 
         def renew() -> None:
-            self._newest = fresh
+            self._newest, self._content = fresh, content
             self.expires_at_unix_s = expires_at_unix_s
 
         return renew
@@ -87,14 +91,21 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for name in (settings.cert_pem_file, settings.key_pem_file):
-        try:
-            Path(name).read_bytes()
-        except OSError as error:
-            raise ListenError(f"can't read {name}: {error.strerror}") from error
+    _read(settings)
     try:
         context.load_cert_chain(settings.cert_pem_file, settings.key_pem_file)
     except ssl.SSLError as error:
         files = f"{settings.cert_pem_file} and {settings.key_pem_file}"
         raise ListenError(f"{files} are no certificate and its key: {error.reason or error}") from error
     return context
+
+
+def _read(settings: TLSSettings) -> list[bytes]:
+    """Return what the files hold, since only this tells which of them can't be read."""
+    found = []
+    for name in (settings.cert_pem_file, settings.key_pem_file):
+        try:
+            found.append(Path(name).read_bytes())
+        except OSError as error:
+            raise ListenError(f"can't read {name}: {error.strerror}") from error
+    return found

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.config import Config, load
 from gateway.configdoc import as_toml
+from gateway.settings import Settings
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.processes import ServingProcess, serving
 from tests.support.processes import ask as ask_over_http
@@ -235,11 +236,13 @@ async def test_a_renewed_certificate_is_shown_to_who_comes_and_nobody_is_cut(tmp
         seen = [serial_of(old[0])]
         for _ in range(3):
             renew()
-            assert await node.reload(tables) == [{"event": "reloaded", "changed": []}]
+            renewed = [f"http_server.tls.{name}_pem_file" for name in ("cert", "key")]
+            assert await node.reload(tables) == [{"event": "reloaded", "changed": renewed}]
             newcomer = await subscriber(url, "room:other", tls=tls)
             seen.append(serial_of(newcomer))
             await newcomer.close()
         assert len(set(seen)) == 4
+        assert await node.reload(tables) == [{"event": "reloaded", "changed": []}]
         key.write_text("half of a k", encoding="utf-8")
         (line,) = await node.reload(tables)
         assert line["fault"].startswith(f"http_server.tls: {certificate} and {key} are no certificate and its key")
@@ -318,6 +321,33 @@ async def test_key_sets_change() -> None:
         await client.send(json.dumps({"id": 1, "connect": {"token": foreign}}))
         with pytest.raises(ConnectionClosed, match="3500"):
             await client.recv()
+
+
+async def test_the_channel_of_plain_clients_without_one_changes() -> None:
+    async with running_node() as node:
+        changed(node, {"plain.default_channel": "echo:here"})
+        async with connect(f"{node.ws_url}/ws", compression=None) as client:
+            await client.send('"hello"')
+            assert await client.recv() == '"hello"'
+
+
+async def test_every_key_that_is_said_to_change_is_a_key() -> None:
+    async with running_node() as node:
+        known = {f"{name}." for name, _ in tables_of(Config)} | {key for _, keys in tables_of(Config) for key in keys}
+        named = {key for part in node.node.live_parts for key in part.keys}
+        assert named == {key for key in named if key in known or f"{key}." in known}
+
+
+def tables_of(kind: type[Settings], prefix: str = "") -> list[tuple[str, list[str]]]:
+    """Return each table with its keys, as a file has them."""
+    found: list[tuple[str, list[str]]] = []
+    for name, field in kind.model_fields.items():
+        key, inner = f"{prefix}{field.alias or name}", field.annotation
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            found += [(key, []), *tables_of(inner, f"{key}.")]
+        else:
+            found.append((prefix.rstrip("."), [key]))
+    return found
 
 
 async def test_api_keys_change() -> None:

@@ -114,6 +114,16 @@ def test_those_parts_prepare_whose_keys_have_changed_or_whose_files_may_have(
     assert asked == concerned
 
 
+def test_keys_whose_files_have_changed_are_named_too() -> None:
+    parts = [
+        LivePart(("http_server.tls",), lambda _: None, reads_files=True),
+        LivePart(("http_server.tls.key_pem_file",), lambda _: lambda: None, reads_files=True),
+    ]
+    planned = plan(Config(), Config(), parts)
+    planned.prepare()
+    assert planned.changed == ["http_server.tls.key_pem_file"]
+
+
 def test_no_part_changes_when_one_can_not_and_all_faults_are_told() -> None:
     done: list[str] = []
 

@@ -58,6 +58,7 @@ def test_handshakes_after_a_renewal_get_the_new_certificate(tmp_path: Path, name
     first = old.complete()
     begun = Handshake(certificate.context, name=name)
     renew = certificate.prepare(issue(tmp_path))
+    assert renew is not None
     assert Handshake(certificate.context, name=name).complete() == first, "prepared is not in force"
     renew()
     second = begun.complete()
@@ -67,8 +68,13 @@ def test_handshakes_after_a_renewal_get_the_new_certificate(tmp_path: Path, name
 
 
 def test_both_contexts_speak_nothing_older_than_tls_1_2(tmp_path: Path) -> None:
-    certificate = Certificate(issue(tmp_path))
-    certificate.prepare(issue(tmp_path))()
+    settings = issue(tmp_path)
+    certificate = Certificate(settings)
+    assert certificate.prepare(settings) is None
+    renew = certificate.prepare(issue(tmp_path))
+    assert renew is not None
+    renew()
+    assert certificate.prepare(settings) is None
     shaken = Handshake(certificate.context)
     shaken.complete()
     assert shaken.server.version() == "TLSv1.3"
