@@ -5,6 +5,7 @@ is under way, whatever a client sends has to become a complete head in time; uvi
 """
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable
 from http import HTTPStatus
@@ -184,7 +185,8 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # it has gone already, which asyncio's own transport says here
+                self.transport.write_eof()
             self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
         else:
             self.transport.close()

@@ -332,10 +332,15 @@ class WebSocketConnection(asyncio.Protocol):
         Not by close(), where it can be helped: with unread input the kernel would reset the connection, and the answer
         that explains the end would be lost with it.
         """
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():
             self._transport.close()  # TLS has no half-close
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # A peer that closed and went is found out by asyncio's own transport here. What follows has to go on all
+            # the same: who is still subscribed when it takes nothing any more would fail the fan-out for everybody.
+            self._transport.abort()
 
     def _end_soon(self) -> None:
         """Tell our side now, and cut the socket later if the peer does not."""

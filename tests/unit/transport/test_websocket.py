@@ -1,5 +1,6 @@
 """gateway/transport/websocket.py on a transport, a loop and a gate made of nothing but lists."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ class FakeTransport:
         self._high_water = 65536  # asyncio's own
         self._has_half_close = has_half_close
         self._is_closing = False
+        self.is_reset = False
+        """Whether the peer has cut the connection, as far as the kernel knows."""
 
     def get_extra_info(self, name: str) -> object:
         return {"peername": ("203.0.113.7", 50000)}.get(name)
@@ -71,6 +74,8 @@ class FakeTransport:
     def write_eof(self) -> None:
         assert self._has_half_close, "asyncio raises NotImplementedError on TLS"
         self.steps.append("eof")
+        if self.is_reset:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
     def close(self) -> None:
         self._is_closing = True
@@ -656,6 +661,14 @@ def test_a_close_is_echoed_and_told_once(payload: bytes, code: int, reason: str)
     wire.lose()
     assert len(wire.journal) == 2
     assert wire.gate.sockets == 0
+
+
+def test_a_client_that_closes_and_resets_the_connection_has_left_when_the_call_returns() -> None:
+    wire = open_wire()
+    wire.transport.is_reset = True
+    wire.send(frame(CLOSE, closing(1000)))
+    assert wire.journal == [("closed", 1000, "", "client")]
+    assert wire.steps == ["eof", "abort"]
 
 
 def test_a_client_that_closes_and_keeps_its_socket_is_cut_at_the_time_out() -> None:
