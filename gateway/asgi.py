@@ -18,6 +18,7 @@ import structlog
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from gateway.admin import Admin
 from gateway.api.internal import internal_app
 from gateway.api.public import public_app
 from gateway.broker.contract import BrokerError
@@ -26,13 +27,14 @@ from gateway.messaging.publishing import Draft
 from gateway.observability.logs import make_logger
 from gateway.observability.metrics import NodeMetrics
 from gateway.observability.metrics.text import render
+from gateway.parts import Clock
 from gateway.protocol.json_codec import JSONCodec
 from gateway.publisher.asynchronous import AsyncPublisher
 from gateway.publisher.desk import Desk, Receipt, receipt_of
 from gateway.publisher.errors import UnavailableError
 from gateway.runtime import Runtime, default_name
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate
-from gateway.transport.asgi import ASGIWebSocket, PayloadVariants, Receive, Scope, Send
+from gateway.transport.asgi import ASGIWebSocket, PayloadFraming, PayloadVariants, Receive, Scope, Send
 
 _NOT_RUNNING: Final = (
     "the gateway does not run: give its lifespan to the application that it is mounted in, as in "
@@ -81,8 +83,12 @@ class GatewayApp:
                 raise AssertionError(f"a scope of a kind that ASGI 3 does not have: {other!r}")
 
     async def internal(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve `/livez`, `/readyz`, `/metrics`, `/api` and `/docs`: mount it where only operators come."""
-        await self._living.internal(scope, receive, send)
+        """Serve `/livez`, `/readyz`, `/metrics`, `/api`, `/docs` and `/admin`: mount it where only operators come."""
+        admin = self._living.admin
+        if scope["type"] == "websocket" and admin is not None:
+            await ASGIWebSocket(admin.gate, scope, receive, send).run()
+        else:
+            await self._living.internal(scope, receive, send)
 
     @property
     def runtime(self) -> Runtime:
@@ -116,15 +122,23 @@ class GatewayApp:
             config = self._config
             variants = PayloadVariants(JSONCodec(max_depth=config.json_.max_depth))
             gate = Gate(config.websocket, config.client, config.plain, services, variants)
-            life = self._life = _Life(runtime, gate, self._pages)
-            watching = tasks.create_task(self._watch(life), name="engine fault")
+            admin = None
+            if config.admin.enabled:
+                admin = Admin(runtime, framing=PayloadFraming(), clock=Clock(), log=self._log)
+            life = self._life = _Life(runtime, gate, self._pages, admin)
+            background = [tasks.create_task(self._watch(life), name="engine fault")]
+            if admin is not None:
+                background.append(tasks.create_task(admin.check(), name="admin sessions"))
             runtime.begin_serving()
             self._log.info("started", public="asgi")
             try:
                 yield
             finally:
-                watching.cancel()
+                for task in background:
+                    task.cancel()
                 await runtime.part_with_clients(life.gate, has_grace=False)  # the server takes nobody in any more
+                if admin is not None:
+                    await admin.close()
                 self._life = None
         self._log.info("stopped")
 
@@ -152,11 +166,16 @@ class GatewayApp:
 class _Life:
     """What there is between the beginning and the end of one lifespan."""
 
-    def __init__(self, runtime: Runtime, gate: Gate, pages: ASGIApp) -> None:
+    def __init__(self, runtime: Runtime, gate: Gate, pages: ASGIApp, admin: Admin | None) -> None:
         self.runtime = runtime
         self.gate = gate
+        self.admin = admin
         metrics = NodeMetrics(runtime.counts, runtime)
-        internal = internal_app(runtime.vitals, render_metrics=lambda accept: render(metrics.snapshot(), accept))
+        internal = internal_app(
+            runtime.vitals,
+            render_metrics=lambda accept: render(metrics.snapshot(), accept),
+            admin=admin.routes() if admin is not None else (),
+        )
         self.internal = runtime.with_api(internal, is_public=False)
         self.public = runtime.with_api(pages, is_public=True)
 

@@ -23,6 +23,7 @@ from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import TEXT, Framing
 from gateway.transport.acceptor import Gate, Variants
+from gateway.transport.admin import AdminGate
 from gateway.transport.core import MESSAGE_TOO_BIG
 from gateway.transport.ports import ClosedBy, Peer
 
@@ -80,7 +81,7 @@ class ASGIWebSocket:
     name = "websocket"
     compression_window_bits: int | None = None
 
-    def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, gate: Gate | AdminGate, scope: Scope, receive: Receive, send: Send) -> None:
         self._gate = gate
         self._scope = scope
         self._receive = receive

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.api.keys import HTTPAPISettings
 from gateway.asgi import GatewayApp, LifespanError, create_app
 from gateway.config import development, load, merge
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
@@ -142,6 +143,28 @@ async def test_routes_and_sockets_live_in_one_process(server: Served) -> None:
     assert lost.status_code == 426
     await client.disconnect()
     await until(lambda: not client._background_tasks, "the SDK's tasks end")  # noqa: SLF001 - it offers no wait
+
+
+async def test_the_admin_page_is_there_below_the_prefix(embedded: Embedded, server: Served) -> None:
+    key = "a key of the tests"
+    embedded.gateway.runtime.api_keys.change(HTTPAPISettings(key=key))
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, headers={"Origin": server.url}) as http:
+        login = await http.post("/internal/admin/login", data={"key": key})
+        page = await http.get("/internal/admin")
+        script = await http.get("/internal/admin/static/overview.js")
+    assert (login.status_code, login.headers["location"]) == (303, "/internal/admin")
+    assert "Path=/internal/admin" in login.headers["set-cookie"]
+    assert (page.status_code, script.status_code) == (200, 200)
+    assert '<script type="module" src="/internal/admin/static/overview.js">' in page.text
+    headers = {"Origin": server.url, "Cookie": login.headers["set-cookie"].split(";")[0]}
+    url = f"{server.ws_url}/internal/admin/connection/websocket"
+    async with connect(url, additional_headers=headers, compression=None) as socket:
+        await socket.send('{"id":1,"connect":{"token":"session"}}\n{"id":2,"rpc":{"method":"overview","data":{}}}')
+        assert "connect" in json.loads(await socket.recv())
+        overview = json.loads(await socket.recv())["rpc"]["data"]["result"]
+        assert [each["node"]["num_clients"] for each in overview["nodes"]] == [0]
+    with pytest.raises(InvalidStatus):
+        await connect(url, additional_headers={"Origin": server.url})
 
 
 async def test_a_stopping_server_sends_its_clients_away_with_its_own_code(server: Served) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 import trustme
@@ -368,6 +369,10 @@ async def test_development_greets_with_what_really_works(tmp_path: Path) -> None
         assert (await ask(f"{url}/")).status == 200
         assert (await ask(f"{internal}/readyz")).text == "ok\n"
         assert (await ask(f"{internal}/livez")).text == "ok\n"
+        [key] = re.findall(rf"  admin        {internal}/admin .* with the key (\S+)\n", process.out)
+        async with httpx.AsyncClient(headers={"Origin": internal}) as http:
+            login = await http.post(f"{internal}/admin/login", data={"key": key})
+            assert (login.status_code, login.headers["location"]) == (303, "/admin")
         [token] = re.findall(r"ey\S+", process.out)
         async with connect(f"ws://{process.address}/connection/websocket", compression=None) as client:
             await client.send(json.dumps({"id": 1, "connect": {"token": token}}))
