@@ -283,7 +283,9 @@ class Driver:
         address = next(self._addresses)
         self._arrived = self._loop.create_future()
         link = self._link = Link(address, self, self._settings, time=self._timers.time, subprotocol=self._subprotocol)
-        await self._loop.create_connection(lambda: link, address.host, address.port, ssl=self._tls(address))
+        local = (self._settings.local_address, 0) if self._settings.local_address else None
+        tls = self._tls(address)
+        await self._loop.create_connection(lambda: link, address.host, address.port, ssl=tls, local_addr=local)
         await self._arrived
 
     def _tls(self, address: WebSocketURI) -> ssl.SSLContext | None:

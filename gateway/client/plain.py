@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from gateway.client.plain_session import Gap, PlainEvent, PlainMessage, PlainSes
 from gateway.client.settings import Timers, TokenSource
 
 PlainItem = PlainMessage | PlainEvent
+_ItemT = TypeVar("_ItemT", PlainMessage, PlainEvent)
 
 
 class PlainClient:
@@ -40,6 +41,7 @@ class PlainClient:
         address: str | Sequence[str],
         *,
         token: str | TokenSource = "",
+        on_message: Callable[[PlainMessage], object] | None = None,
         on_event: Callable[[PlainEvent], object] | None = None,
         settings: PlainSettings | None = None,
         timers: Timers | None = None,
@@ -47,10 +49,13 @@ class PlainClient:
     ) -> None:
         """Prepare a client of *address*, which names the channel, or of several that are tried in turn.
 
+        With *on_message*, which takes each message in the turn that brings it, there is nothing to iterate.
+
         Raises:
             InvalidArgumentError: for an address or setting that can't work.
         """
         self._settings = settings or PlainSettings()
+        self._on_message = on_message
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._session = PlainSession(
@@ -89,7 +94,7 @@ class PlainClient:
         """Wait until the gateway has accepted the token; without one, until it has upgraded."""
         self._tasks = tasks = asyncio.TaskGroup()
         await tasks.__aenter__()
-        tasks.create_task(self._driver.run(), name="gateway plain client")
+        tasks.create_task(self.run(), name="gateway plain client")
         try:
             await self.connected()
         except BaseException:
@@ -100,11 +105,19 @@ class PlainClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._driver.stop()
+        self.stop()
         if self._tasks is not None:
             tasks, self._tasks = self._tasks, None
             # What the block raised is not the group's affair: it would wrap it.
             await tasks.__aexit__(None, None, None)
+
+    async def run(self) -> None:
+        """Be connected until `stop`, or until the gateway refuses for good; for those who have a task for it."""
+        await self._driver.run()
+
+    def stop(self) -> None:
+        """Say goodbye; `run` returns soon, and iterators end. Idempotent."""
+        self._driver.stop()
 
     async def connected(self) -> None:
         """Wait until there is a connection; raises `ClientError` when there never will be one."""
@@ -152,12 +165,14 @@ class PlainClient:
 
     async def __anext__(self) -> PlainMessage:
         while True:
-            item = await self._buffer.take()
+            item = await self.next_item()
             if isinstance(item, PlainMessage):
                 return item
 
     async def next_item(self) -> PlainItem:
         """Return the next message or event; raises `StopAsyncIteration` at the end."""
+        if self._on_message is not None:
+            raise InvalidArgumentError("it has a callback", to_do="iterate, or give a callback")
         return await self._buffer.take()
 
     def __repr__(self) -> str:
@@ -165,17 +180,22 @@ class PlainClient:
         return f"<PlainClient {self.state.value} {self.user}>"
 
     def _take(self, item: PlainItem) -> None:
-        if isinstance(item, Disconnected):
+        if self._on_message is not None:
+            if isinstance(item, PlainMessage):
+                self._call(self._on_message, item, "on_message of a plain client")
+        elif isinstance(item, Disconnected):
             error = self._session.error()
             self._buffer.end(item, None if isinstance(error, ClosedError) else error, is_emptied=False)
         else:
             self._keep(item)
-        if self._on_event is None or isinstance(item, PlainMessage):
-            return
+        if self._on_event is not None and not isinstance(item, PlainMessage):
+            self._call(self._on_event, item, "on_event of a plain client")
+
+    def _call(self, callback: Callable[[_ItemT], object], item: _ItemT, what: str) -> None:
         try:
-            self._on_event(item)
+            callback(item)
         except Exception as error:  # noqa: BLE001 - the user's code; it must not harm the connection
-            report(self._loop, error, "on_event of a plain client")
+            report(self._loop, error, what)
 
     def _keep(self, item: PlainItem) -> None:
         if self._has_dropped and self._buffer.offer(Gap()):

@@ -50,6 +50,9 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For `wss:` addresses; `None`: Python's default, which checks the certificate."""
     headers: Mapping[str, str] = {}
     """HTTP headers of the upgrade request."""
+    local_address: str = ""
+    """The address of this machine to connect from, such as `127.0.0.2`; empty: the system chooses. One address has some
+    28,000 ports to one server, so who opens more connections needs several."""
     connect_timeout_s: float = 10.0
     """For everything up to the server's acceptance."""
     close_timeout_s: float = 2.0

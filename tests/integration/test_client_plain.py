@@ -83,6 +83,35 @@ async def test_json_text_and_bytes_arrive_as_they_were_sent(node: RunningNode) -
     assert third == PlainMessage(b"\x00\xff", is_text=False)
 
 
+async def test_a_callback_takes_each_message_in_its_turn_and_there_is_nothing_to_iterate(node: RunningNode) -> None:
+    came: list[PlainMessage] = []
+    before = sum(each["event"] == "subscribed" for each in node.events)
+    async with PlainClient(f"{node.ws_url}/ws/talk", on_message=came.append) as client:
+        await subscribed(node, before + 1)
+        await client.send_text("1")
+        await client.send_text("2")
+        await until(lambda: len(came) == 2)
+        with pytest.raises(InvalidArgumentError, match="callback"):
+            await anext(client)
+    assert came == [PlainMessage(b"1", is_text=True), PlainMessage(b"2", is_text=True)]
+
+
+async def test_who_has_a_task_for_it_runs_it_and_stops_it(node: RunningNode) -> None:
+    client = PlainClient(f"{node.ws_url}/ws/talk")
+    running = asyncio.create_task(client.run())
+    await client.connected()
+    client.stop()
+    await running
+    assert client.state is State.CLOSED
+
+
+async def test_it_connects_from_the_address_it_is_told(node: RunningNode) -> None:
+    settings = PlainSettings(local_address="127.0.0.9")
+    async with PlainClient(f"{node.ws_url}/ws/talk", settings=settings):
+        addresses = [each.get("address", "") for each in node.events if each["event"] == "accepted"]
+    assert addresses[-1].startswith("127.0.0.9")
+
+
 async def test_a_token_is_shown_and_a_refusal_is_an_event(strict_node: RunningNode) -> None:
     async with PlainClient(f"{strict_node.ws_url}/ws/read:x", token=token()) as client:
         assert client.user == "ann"
