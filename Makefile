@@ -16,7 +16,7 @@ COMPILE_DEVELOPMENT := $(COMPILE) --extra dev --constraint $(LOCKS)/runtime.txt
 .DEFAULT_GOAL := help
 # The stamps share one .venv, so they are made one after the other.
 .NOTPARALLEL:
-.PHONY: help run cluster test test-all conformance conformance-long check check-locks lock reference bench clean
+.PHONY: help run cluster test test-all conformance conformance-long check check-locks lock reference loadtest bench clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ reference: .venv/.development .venv/.project ## Write the references of configur
 	@mkdir -p $(REFERENCE)
 	$(BIN)/gateway config doc > $(REFERENCE)/configuration.md
 	$(BIN)/gateway metrics doc > $(REFERENCE)/metrics.md
+
+loadtest: .venv/.development .venv/.project ## Load a node of its own for some seconds, or what ARGS="run …" says
+	@exec $(BIN)/python -m loadtest $(if $(ARGS),$(ARGS),run)
 
 bench: .venv/.development .venv/.project ## Run the benchmarks (ARGS="…" goes to them)
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/benchmarks/run $(ARGS)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest import reporting
+from loadtest import reporting, running
 from loadtest.histogram import HistogramError
 from loadtest.results import ResultsError
 
@@ -29,5 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("loadtest", description="Load a gateway, check every delivery, and report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    running.add_commands(commands)
     reporting.add_commands(commands)
     return parser
