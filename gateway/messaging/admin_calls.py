@@ -35,8 +35,8 @@ _encode: Final = msgspec.json.Encoder().encode
 class Nodes(Protocol):
     """The nodes of the system."""
 
-    def info(self) -> list[NodeInfo]:
-        """Return all that are known."""
+    def announced_nodes(self) -> list[NodeInfo]:
+        """Return all that are known, as they have announced themselves: cheap enough to be asked all the time."""
 
     def silent(self) -> list[tuple[NodeInfo, float]]:
         """Return those that went without a goodbye, and for how many seconds they have been silent."""
@@ -145,7 +145,10 @@ class AdminCalls:
         return Overview(
             now_s=self._monotonic(),
             span_s=self._span_s,
-            nodes=[Seen(_whole(node), self._trends.of(node.uid, after=call.after)) for node in self._nodes.info()],
+            nodes=[
+                Seen(_whole(node), self._trends.of(node.uid, after=call.after))
+                for node in self._nodes.announced_nodes()
+            ],
             silent=[Silent(_whole(node), seconds) for node, seconds in self._nodes.silent()],
         )
 
@@ -164,7 +167,7 @@ class AdminCalls:
         found = await self._administration.connections(call)
         if isinstance(found, Refusal):
             return found
-        names = {node.uid: node.name for node in self._nodes.info()}
+        names = {node.uid: node.name for node in self._nodes.announced_nodes()}
         return ConnectionsFound(found.connections, found.cursor, found.silent, names)
 
     async def history(self, call: api.HistoryCall) -> HistoryShown | Refusal:

@@ -129,6 +129,7 @@ class Cluster:
         self._figures = figures
         self._started_at_s = monotonic()
         self._registry = Registry(announce_interval_s=settings.announce_interval_s)
+        self._announced_info: NodeInfo | None = None
         self._stopping = asyncio.Event()
         self._numbers = itertools.count(1)
         self._open: dict[int, OpenSurvey[Any]] = {}
@@ -183,6 +184,12 @@ class Cluster:
         """Return all nodes that are known, this one with its counts of now, in the order of their names."""
         self._forget_silent()
         return sorted([self._own_info(), *self._registry.nodes()], key=lambda node: (node.name, node.uid))
+
+    def announced_nodes(self) -> list[NodeInfo]:
+        """Return the same, this node as it has announced itself last: nothing is counted for it."""
+        self._forget_silent()
+        own = self._announced_info or self._own_info()
+        return sorted([own, *self._registry.nodes()], key=lambda node: (node.name, node.uid))
 
     def silent(self) -> list[tuple[NodeInfo, float]]:
         """Return the nodes that went without a goodbye and did not come back, and for how long each has been silent.
@@ -320,6 +327,7 @@ class Cluster:
 
     def _announce(self, *, to: str | None = None) -> Outcome[None]:
         node = self._own_info()
+        self._announced_info = node
         self.announced(node)
         return self._send(Announce(node, self.unix()), to=to)
 

@@ -16,9 +16,12 @@ import websockets
 from playwright.async_api import Browser, Page, expect
 
 from gateway.api.admin.sessions import COOKIE
+from gateway.api.keys import HTTPAPISettings
 from gateway.client import Client
 from tests.support.browsers import Complaints, running_browser
+from tests.support.clusters import redis_table
 from tests.support.nodes import SECRET, RunningNode, running_node
+from tests.support.redis_servers import redis_server
 from tests.support.waiting import until
 
 KEY = "a key of the tests, long and random"
@@ -254,6 +257,37 @@ async def test_a_session_that_is_over_leads_to_the_login(browser: Browser, serve
         served.clock.ahead_s += 13 * 3600
         await expect(ops.page).to_have_url(f"{ops.base}/login")
         await expect(ops.page.locator("#key")).to_be_visible()
+
+
+async def test_a_key_that_is_taken_away_takes_its_pages_along(browser: Browser, served: RunningNode) -> None:
+    async with visiting(browser, served) as ops:
+        served.node.api_keys.change(HTTPAPISettings(key="another key"))
+        await expect(ops.page).to_have_url(f"{ops.base}/login")
+
+
+async def test_a_login_at_one_node_holds_at_all_and_reaches_the_connections_of_all(browser: Browser) -> None:
+    async with (
+        redis_server() as redis,
+        running_node(TABLE, redis_table(redis.location)) as one,
+        running_node(TABLE, redis_table(redis.location), {"node": {"name": "node2"}}) as other,
+        visiting(browser, one) as ops,
+        Client(other.client_url, token=token("ann")) as ann,
+        ann.subscribe("news:1"),
+    ):
+        await expect(ops.page.locator(".node h2")).to_have_text(["node <1>", "node2"])
+        await ops.page.goto(f"{other.internal_url}/admin")
+        await expect(ops.page.locator("#status")).to_have_attribute("data-state", "connected")
+
+        await ops.open("/channel?name=news:1")
+        await ops.page.click("#tap")
+        await expect(ops.page.locator("#tap-state")).to_contain_text("Watching")
+        await ann.publish("news:1", {"from": "the other node"})
+        await expect(ops.page.locator("#tap-list")).to_contain_text("the other node")
+        await ops.open("/connections")
+        await expect(ops.page.locator("#connections tbody tr")).to_contain_text("on node2")
+        await ops.page.locator("#connections tbody button").click()
+        await ops.page.click("#ending button.danger")
+        await until(lambda: len(other.node.connections) == 0)
 
 
 async def test_a_page_whose_node_has_stopped_says_so_and_tries_again(browser: Browser) -> None:

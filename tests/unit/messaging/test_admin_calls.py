@@ -23,7 +23,7 @@ TABLE: dict[str, Any] = {"channel": {"without_namespace": ALLOWED, "namespaces":
 class FixedNodes:
     """Two nodes, and one that is silent."""
 
-    def info(self) -> list[NodeInfo]:
+    def announced_nodes(self) -> list[NodeInfo]:
         return [NodeInfo("node", "node1", uptime_s=5.0, figures=Figures(messages_in=7)), NodeInfo("other")]
 
     def silent(self) -> list[tuple[NodeInfo, float]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.channels import Channels, ChannelSettings
 from gateway.domain.counts import Ledger
 from gateway.messaging.admins import MAX_ADMINS, Admins, Credentials
 from gateway.messaging.control import DisconnectUser
@@ -209,6 +210,18 @@ async def test_a_session_that_is_no_more_is_found_out(office: Office) -> None:
     office.admins.check()
     assert one.closing == (3500, "invalid token")
     assert other.closing is None
+
+
+async def test_who_goes_by_rules_that_are_no_more_comes_back_under_the_new_ones(office: Office) -> None:
+    admin = await office.log_in()
+    office.admins.check()
+    assert admin.closing is None
+    office.node.services.channels = Channels(ChannelSettings())
+    office.admins.check()
+    assert admin.closing == (3011, "force reconnect")
+    again = await office.log_in()
+    office.admins.check()
+    assert again.closing is None
 
 
 async def test_who_stops_sends_everybody_away(office: Office) -> None:

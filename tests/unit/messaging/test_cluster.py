@@ -436,6 +436,16 @@ async def test_its_own_announcements_are_noted_too(system: System) -> None:
     assert [node.uid for node in noted if node.uid == a.uid], "to the newcomer at least"
 
 
+async def test_what_was_announced_can_be_had_without_counting_anew(system: System) -> None:
+    a = await system.join("a", ANN)
+    b = await system.join("b")
+    a.sessions.present.append(BOB)
+    assert [(node.name, node.num_clients) for node in a.cluster.announced_nodes()] == [("a", 1), ("b", 0)]
+    assert [(node.name, node.num_clients) for node in a.cluster.info()] == [("a", 2), ("b", 0)]
+    await system.leave(b)
+    assert [node.name for node in a.cluster.announced_nodes()] == ["a"]
+
+
 async def test_a_node_that_fell_silent_is_named_with_the_time_since(system: System) -> None:
     a = await system.join("a")
     await system.join("b")

@@ -36,12 +36,13 @@ class NodeCard {
   show({ node, points }, { now_s: nowS, span_s: spanS }) {
     this.#points = [...this.#points, ...points].filter((point) => nowS - point.at_s <= spanS);
     const { figures } = node;
+    const isKnown = figures.cpu_s > 0; // a node of an older version announces its counts alone
     const texts = {
       name: node.name || node.uid,
       version: node.version,
       uptime: span(node.uptime_s),
-      state: figures.unready || "ready",
-      broker: figures.trouble ? `broker: ${figures.trouble}` : "broker works",
+      state: figures.unready || (isKnown ? "ready" : "runs"),
+      broker: figures.trouble || (isKnown ? "broker works" : "its version announces no figures"),
       clients: count(node.num_clients),
       users: count(node.num_users),
       channels: count(node.num_channels),
