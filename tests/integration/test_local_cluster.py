@@ -243,12 +243,15 @@ class ScriptedNode:
     def __init__(self) -> None:
         self.health = 200
         self.is_dying = False
+        self.is_shut = False
         self.heads: list[str] = []
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
-        if not self.is_dying and "upgrade: websocket" in head:
+        if self.is_shut:
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        elif not self.is_dying and "upgrade: websocket" in head:
             key = dict(line.split(": ") for line in head.splitlines() if ": " in line)["sec-websocket-key"]
             accepted = f"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept_key(key)}"
             writer.write(f"HTTP/1.1 101 Switching Protocols\r\n{accepted}\r\n\r\n".encode())
@@ -339,6 +342,19 @@ async def test_what_a_dying_node_has_not_answered_is_asked_again_unless_it_has_a
     balancer.nodes[0].is_dying = False
     for _ in balancer.nodes:
         assert (await ask(f"{balancer.url}/any")).status == 200
+
+
+async def test_a_client_that_a_node_does_not_take_gets_to_the_next_one(balancer: Balancer) -> None:
+    shut, other = balancer.nodes
+    shut.is_shut = True
+    for _ in range(4):
+        reader, writer = await asyncio.open_connection("127.0.0.1", balancer.port)
+        writer.write(upgrade("/ws"))
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert (len(shut.heads) > 0, len(other.heads)) == (True, 4)
+    other.is_shut = True
+    assert (await ask(f"{balancer.url}/any")).status == 503
 
 
 async def test_a_node_that_is_not_ready_keeps_its_clients_and_gets_no_new_ones(balancer: Balancer) -> None:

@@ -39,12 +39,15 @@ STREAMS: Mapping[str, Any] = {
         "history_max_publication_limit": 1_000,
         "recovery_max_publication_limit": 100_000,
     },
+    # A node that ends at the end of a test waits for nobody.
+    "shutdown": {"grace": 0},
+    "drain": {"window": 0},
     # Nothing is trimmed and nothing expires in a test, so that what is missing was lost.
     "channel": {
         "without_namespace": _EVERYTHING | {"history_size": 100_000, "history_ttl": "1h", "force_recovery": True}
     },
 }
-"""Everybody may do everything, in channels whose streams keep all of it."""
+"""Everybody may do everything, in channels whose streams keep all of it, on nodes that end without delay."""
 
 
 def as_toml(table: Mapping[str, Any], path: str = "") -> str:

@@ -128,10 +128,10 @@ class ServingProcess:
         """Send it a signal."""
         self._process.send_signal(signum)
 
-    async def ended(self) -> int:
+    async def ended(self, *, patience_s: float = _STOP_TIMEOUT_S) -> int:
         """Wait until it has ended and return its exit code, which is negative when a signal ended it."""
         try:
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 await self._process.wait()
                 await asyncio.gather(*self._readers)
         except TimeoutError:
