@@ -191,7 +191,7 @@ class Runtime:
 
     def nodes(self) -> int:
         """Count the nodes of the cluster that are known, this one included."""
-        return len(self.cluster.info())
+        return self.cluster.size()
 
     def presence_entries(self) -> int:
         """Count the subscriptions that are kept in a channel's presence."""

@@ -4,6 +4,7 @@ A channel collects what arrives during one loop turn in `pending`; the fan-out t
 joins or leaves does so at a batch's edge: a newcomer never gets a part of a batch, and who has left gets none of it.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.domain.channels import Channel
@@ -49,7 +50,7 @@ class LocalChannel:
         """Those who are told about that, by client id."""
 
     def __len__(self) -> int:
-        return sum(len(group) for group in self.groups.values())
+        return sum(map(len, self.groups.values()))
 
     @property
     def is_deserted(self) -> bool:
@@ -191,11 +192,14 @@ class Hub:
 
     def subscriptions(self) -> Mapping[str, int]:
         """Count the subscriptions of each namespace."""
-        counts: dict[str, int] = {}
+        counts: defaultdict[str, int] = defaultdict(int)
+        # A node may have as many channels as clients, and each scrape asks for this: no call that can be spared.
         for local in self._channels.values():
             namespace = local.channel.namespace
-            late = len(local.track.latecomers) if local.track is not None else 0
-            counts[namespace] = counts.get(namespace, 0) + len(local) + late
+            for group in local.groups.values():
+                counts[namespace] += len(group)
+            if local.track is not None:
+                counts[namespace] += len(local.track.latecomers)
         return counts
 
     def _open(self, channel: Channel) -> LocalChannel:

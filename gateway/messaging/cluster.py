@@ -191,6 +191,11 @@ class Cluster:
         own = self._announced_info or self._own_info()
         return sorted([own, *self._registry.nodes()], key=lambda node: (node.name, node.uid))
 
+    def size(self) -> int:
+        """Count the nodes that are known, this one included."""
+        self._forget_silent()
+        return 1 + len(self._registry.nodes())
+
     def silent(self) -> list[tuple[NodeInfo, float]]:
         """Return the nodes that went without a goodbye and did not come back, and for how long each has been silent.
 

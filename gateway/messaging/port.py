@@ -16,12 +16,16 @@ class Transport(Subscriber, Protocol):
     name: str
 
     @property
+    def is_congested(self) -> bool:
+        """Whether bytes wait for the client to read them."""
+
+    @property
     def peer_address(self) -> str:
         """Where the client comes from, without a port; empty when that is unknown."""
 
     @property
     def waiting(self) -> int:
-        """How many bytes wait for the client to read them."""
+        """How many."""
 
     @property
     def room(self) -> int:

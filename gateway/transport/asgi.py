@@ -239,6 +239,11 @@ class ASGIWebSocket:
             self._peer.disconnect(disconnect)
 
     @property
+    def is_congested(self) -> bool:
+        """Whether something waits here."""
+        return bool(self._waiting_bytes)
+
+    @property
     def waiting(self) -> int:
         """What waits, beyond what the server has taken."""
         return self._waiting_bytes

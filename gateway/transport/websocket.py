@@ -61,7 +61,6 @@ class WebSocketConnection(asyncio.Protocol):
         "_address",
         "_buffer",
         "_extensions",
-        "_is_congested",
         "_is_core_only",
         "_is_ending",
         "_is_reading_paused",
@@ -75,6 +74,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_peer",
         "_queue_limit",
         "_transport",
+        "is_congested",
     )
 
     name = "websocket"
@@ -98,7 +98,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._message_size = 0  # the same, as it came over the wire
         self._is_core_only = False
         self._is_ending = False
-        self._is_congested = False
+        self.is_congested = False
         self._is_reading_paused = False
 
     @property
@@ -137,17 +137,17 @@ class WebSocketConnection(asyncio.Protocol):
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         lost = None
-        if self._is_congested:
+        if self.is_congested:
             lost = Lost.TIMEOUT if self._is_ending else Lost.NETWORK
         self._acceptor.gone(self, lost)
 
     def pause_writing(self) -> None:
         """Note that the kernel takes no more for now: from here on `offer` looks at what waits."""
-        self._is_congested = True
+        self.is_congested = True
 
     def resume_writing(self) -> None:
         """Note that the kernel takes data again."""
-        self._is_congested = False
+        self.is_congested = False
 
     def data_received(self, data: bytes) -> None:
         """Cut what came into frames and hand them on."""
@@ -366,7 +366,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def offer(self, data: bytes) -> bool:
         """Write *data*, unless more than the queue may hold waits already; an empty queue takes any one message."""
-        if self._is_congested:
+        if self.is_congested:
             waiting = self._transport.get_write_buffer_size()
             if waiting and waiting + len(data) > self._queue_limit:
                 return False
@@ -381,7 +381,7 @@ class WebSocketConnection(asyncio.Protocol):
     @property
     def waiting(self) -> int:
         """What waits, beyond what the kernel has taken."""
-        return int(self._transport.get_write_buffer_size()) if self._is_congested else 0
+        return int(self._transport.get_write_buffer_size())
 
     @property
     def room(self) -> int:

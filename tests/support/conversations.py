@@ -156,6 +156,7 @@ class FakeTransport:
     name = "fake"
     peer_address = "192.0.2.1"
     waiting = 0
+    is_congested = False
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []

@@ -19,11 +19,11 @@ async def test_connections_are_told_apart_by_transport_protocol_and_what_they_ca
         node.open()
         assert take_census(node.services.connections) == Census(
             {
-                Kind("fake", "json", "js", "5.3.0"): 2,
-                Kind("fake", "json", "js", "other"): 1,
-                Kind("fake", "json", "other", ""): 1,
-                Kind("fake", "plain", "other", ""): 1,
-                Kind("fake", "json", "", ""): 1,
+                Kind("websocket", "json", "js", "5.3.0"): 2,
+                Kind("websocket", "json", "js", "other"): 1,
+                Kind("websocket", "json", "other", ""): 1,
+                Kind("websocket", "plain", "other", ""): 1,
+                Kind("websocket", "json", "", ""): 1,
             },
             waiting_bytes=0,
             congested=0,
@@ -34,5 +34,5 @@ async def test_what_waits_is_added_up_and_those_it_waits_for_are_counted() -> No
     async with house() as node:
         clients = [node.open() for _ in range(4)]
         for client, waiting in zip(clients, (0, 10, 0, 300), strict=True):
-            client.transport.waiting = waiting
+            client.transport.waiting, client.transport.is_congested = waiting, waiting > 0
         assert take_census(node.services.connections)[1:] == (310, 2)
