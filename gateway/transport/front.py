@@ -65,7 +65,7 @@ class ProxyFront:
         self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Give up those who are not in yet, and wait until they have gone."""
+        """Give up those who are not in yet, and wait until they have gone; a second time does nothing."""
         for task in self._arriving:
             task.cancel()
         if self._arriving:
@@ -123,6 +123,8 @@ class ProxyFront:
                     await self._readable(connection)
                     continue
                 if not waiting:
+                    if not reader.has_begun:
+                        raise ConnectionResetError("a balancer that looks whether somebody listens")
                     raise ProxyHeaderError("the connection ended within it")
                 connection.recv(reader.feed(waiting))
         return reader.source

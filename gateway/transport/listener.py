@@ -175,6 +175,7 @@ class _FrontedServer(_Server):
     def __init__(self, config: uvicorn.Config, front: Callable[[socket.socket, Make], ProxyFront]) -> None:
         super().__init__(config)
         self._front = front
+        self._fronts: list[ProxyFront] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does (0.54), but for who listens."""
@@ -186,10 +187,18 @@ class _FrontedServer(_Server):
             )
 
         await self.lifespan.startup()
-        fronts: Any = [self._front(each, make) for each in sockets or ()]
-        self.servers = fronts
+        self._fronts = [self._front(each, make) for each in sockets or ()]
+        servers: Any = self._fronts
+        self.servers = servers
         self.started = True
         self.is_listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does, once nobody is on the way in any more."""
+        for each in self._fronts:
+            each.close()
+            await each.wait_closed()
+        await super().shutdown(sockets)
 
 
 def _http_seam(head: RequestHeadSettings, refused: Refused, proxies: Proxies | None) -> Any:

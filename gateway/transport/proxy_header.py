@@ -47,6 +47,11 @@ class HeaderReader:
         self.source: str | None = None
         self._read = b""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has come."""
+        return bool(self._read)
+
     def feed(self, data: bytes) -> int:
         """Take of *data* what belongs to the header, and return how many bytes that are; the rest is the client's.
 

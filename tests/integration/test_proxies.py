@@ -159,6 +159,25 @@ async def test_a_trusted_proxy_without_a_good_header_is_cut_in_time_and_counted(
         assert node.node.counts.connections_refused == {reason: 1}
 
 
+async def test_a_balancer_that_only_looks_whether_somebody_listens_is_no_refusal() -> None:
+    async with running_node(PROXY_PROTOCOL) as node:
+        for _ in range(3):
+            _, writer = await asyncio.open_connection("127.0.0.1", node.port)
+            writer.close()
+        assert await exchange(node.port, LINE + UPGRADE) == SWITCHING
+        assert node.node.counts.connections_refused == {}
+
+
+async def test_a_node_stops_although_somebody_is_on_the_way_in() -> None:
+    async with running_node(PROXY_PROTOCOL, {"http_server": {"head_timeout": "1h"}}) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(LINE[:10])
+        assert await exchange(node.port, LINE + UPGRADE) == SWITCHING
+        node.node.stop()
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_others_are_served_without_a_header_and_theirs_is_not_believed() -> None:
     table = {"http_server": {"trusted_proxies": ["192.0.2.1"], "proxy_protocol": True}}
     async with running_node(table) as node:

@@ -75,6 +75,18 @@ def test_in_force_is_the_new_value_where_it_can_change_and_the_old_one_elsewhere
     assert plan(planned.in_force, wanted, [part(*LIVE)]).needs_restart == ["http_server.port", "log.format"]
 
 
+def test_values_that_are_written_in_their_own_way_are_kept_as_they_are() -> None:
+    """What is in force is checked anew, and must come out of that as it went in."""
+    tables: dict[str, Any] = {
+        "redis": {"address": "rediss://ann:s3cret@r.example:6380/3"},
+        "health": {"broker_grace": "never"},
+        "http_server": {"trusted_proxies": ["unix:", "10.0.0.0/8"], "proxy_protocol": True},
+        "channel": {"namespaces": [CHAT | {"publication_data_format": "binary"}]},
+    }
+    running, wanted = load(base=tables), load(base=tables | {"log": {"format": "json"}})
+    assert plan(running, wanted, [part(*LIVE)]).in_force == running
+
+
 def test_what_does_not_go_together_with_what_needs_a_restart_is_refused() -> None:
     """Here the personal channels' namespace is live, and the namespaces themselves are not."""
     personal = {
