@@ -225,6 +225,7 @@ class Node(Runtime):
             head=config.http_server,
             refused=refused,
             make_connection=_admin_connections(admin, loop) if admin is not None else None,
+            proxies=proxies,
         )
         return public, internal
 

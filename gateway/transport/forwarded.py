@@ -42,7 +42,7 @@ class ForwardedHeader(StrEnum):
 
 
 class ProxySettings(Settings):
-    """The proxies before the public port; part of the table `http_server`."""
+    """The proxies before the ports; part of the table `http_server`."""
 
     trusted_proxies: list[Annotated[str, AfterValidator(_is_network)]] = Field(default=[])
     """Addresses and networks (`10.0.0.0/8`) of proxies that may say where a client comes from; `unix:` for all who
@@ -50,8 +50,8 @@ class ProxySettings(Settings):
     forwarded_header: Annotated[ForwardedHeader, one_of(ForwardedHeader)] = ForwardedHeader.X_FORWARDED_FOR
     """Where they say it: `x-forwarded-for` or `forwarded` (RFC 7239). The other one is not read."""
     proxy_protocol: bool = False
-    """Connections from trusted proxies begin with a header of the PROXY protocol, version 1 or 2, before TLS. Those of
-    others are served without one."""
+    """On the public port, connections from trusted proxies begin with a header of the PROXY protocol, version 1 or 2,
+    before TLS. Those of others are served without one."""
 
     @model_validator(mode="after")
     def _need_somebody_to_trust(self) -> Self:

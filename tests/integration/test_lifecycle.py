@@ -299,7 +299,7 @@ async def test_a_refusal_is_logged_with_its_reason_and_opens_nothing() -> None:
             writer.transport.abort()
             assert answer.startswith(b"HTTP/1.1 %d " % status)
             steps = [bare(event) for event in node.events[before:]]
-            assert steps == [{"event": "refused", "reason": reason, "status": status}]
+            assert steps == [{"event": "refused", "reason": reason, "status": status, "address": "127.0.0.1"}]
         assert secrets_of(node.events) == []
         assert node.node.counts.connections_refused == {reason: 1 for reason, _ in REFUSED}
         assert node.node.counts.connections_accepted == {}

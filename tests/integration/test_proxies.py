@@ -74,6 +74,14 @@ async def test_the_address_in_the_log_is_what_a_trusted_proxy_says(
         assert node.node.counts.forwarded_malformed == (2 if "nonsense" in headers.values() else 0)
 
 
+async def test_admins_have_their_own_address_too() -> None:
+    async with running_node(LOOPBACK) as node:
+        url = f"{node.internal_url.replace('http', 'ws')}/nowhere"
+        with pytest.raises(InvalidStatus):
+            await connect(url, additional_headers={"X-Forwarded-For": "203.0.113.7"}, proxy=None)
+        assert [each["address"] for each in logged(node, "refused")] == ["203.0.113.7"]
+
+
 async def test_limits_for_each_address_tell_clients_of_one_proxy_apart() -> None:
     limits = {"client": {"connection_limit_per_address": 1}}
     async with running_node(LOOPBACK, limits) as node:
