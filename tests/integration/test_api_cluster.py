@@ -21,8 +21,9 @@ from tests.support.waiting import PATIENCE_S
 KEY = "a key of the tests"
 TABLE: dict[str, Any] = {
     "http_api": {"key": KEY},
-    "client": {"token": {"hmac_secret_key": SECRET}},
-    "node": {"announce_interval": "0.5s", "survey_timeout": "0.5s"},
+    "client": {"token": {"hmac_secret_key": SECRET}, "ping_interval": "120s"},
+    # A busy machine must neither miss a survey nor take a node for dead; the stopped one is asked four times.
+    "node": {"announce_interval": "5s", "survey_timeout": "2s"},
     "shutdown": {"grace": "0s"},
     "channel": {"without_namespace": {"presence": True}},
 }
