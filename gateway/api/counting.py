@@ -32,12 +32,12 @@ class CountedApp:
             return
         root = scope.get("root_path", "")
 
-        async def counted(message: Message) -> None:
+        def counted(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 method = scope["method"]
                 named = method if method in _METHODS else _OTHER
                 self._requests[self._port, _path(scope, root), named, message["status"]] += 1
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, counted)
 

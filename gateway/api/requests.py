@@ -12,7 +12,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from gateway.protocol.json_codec import has_deeper_nesting, replace_lone_surrogates
-from gateway.protocol.server_api import BatchCall, BatchCommand
+from gateway.protocol.server_api import BatchCall, BatchCommand, PublishCall
 
 KEY_HEADER: Final = "X-API-Key"
 KEY_PARAMETER: Final = "api_key"
@@ -94,7 +94,7 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]", *, max_depth: int)
     Raises:
         UnreadableError: if it is not JSON, or of other types than the call's.
     """
-    if not body.strip():
+    if not body or body.isspace():
         raise UnreadableError(HTTPStatus.BAD_REQUEST, "the body is empty: send a JSON object, {} at least")
     try:
         body.isascii() or body.decode()
@@ -106,7 +106,8 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]", *, max_depth: int)
         if repaired != body:
             return decode(repaired, decoder, max_depth=max_depth)
         raise UnreadableError(HTTPStatus.BAD_REQUEST, str(error)) from None
-    if any(has_deeper_nesting(bytes(each), limit=max_depth) for each in _payloads(call)):
+    payloads = (call.data,) if type(call) is PublishCall else _payloads(call)
+    if any([has_deeper_nesting(bytes(each), limit=max_depth) for each in payloads]):  # noqa: C419 - mostly it is one
         raise UnreadableError(HTTPStatus.BAD_REQUEST, f"a payload is nested more than {max_depth} deep")
     return call
 

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.settings import Seconds, Settings, Size
 from gateway.transport.forwarded import Proxies
+from gateway.transport.responses import JoinedWriter
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LINGER_S: Final = 5.0
@@ -77,16 +78,17 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         """Count what belongs to a head that is not complete yet, and time it."""
         if self._is_refused:
             return
-        cycle: Any = self.cycle  # None before the first request, which uvicorn's annotation leaves out
-        if self._timer is None and (cycle is None or cycle.response_complete):
-            self._start_timer()
         if self._is_in_head and not self._fits_head(data):
             self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
             return
         super().data_received(data)
+        # A head that came as a whole, as most do, costs no timer: its response is under way now.
+        cycle: Any = self.cycle  # None before the first request, which uvicorn's annotation leaves out
+        if (cycle is None or cycle.response_complete) and self._timer is None and self._is_still_here():
+            self._start_timer()
 
     def on_message_begin(self) -> None:
-        """Begin to measure a head part by part: several may come in one read."""
+        """Begin to measure a head by its parts: several may come in one read."""
         self._parsed_bytes = 0
         super().on_message_begin()
 
@@ -95,11 +97,6 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         self._parsed_bytes += len(url)
         super().on_url(url)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Measure a header."""
-        self._parsed_bytes += len(name) + len(value) + len(b": \r\n")
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Stop waiting."""
         self._is_in_head = False
@@ -107,6 +104,8 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         size = self._parsed_bytes + len(self.parser.get_method()) + len(b"  HTTP/1.1\r\n\r\n")
+        for name, value in self.headers:
+            size += len(name) + len(value) + len(b": \r\n")
         if size > self._settings.head_size_limit:
             self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
             return
@@ -114,7 +113,12 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
             address = self._proxies.client_of(self._peer, self.headers)
             if address != self._peer:
                 self.scope["client"] = address, 0
+        before: Any = self.cycle
         super().on_headers_complete()
+        cycle: Any = self.cycle
+        # An upgrade has no cycle, and the answer to HEAD nothing behind its head.
+        if cycle is not before and self.scope["method"] != "HEAD":
+            cycle.transport = JoinedWriter(self.transport)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, unless nobody is there to read it."""
@@ -156,6 +160,10 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         self._head_bytes += len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._head_tail)
         self._head_tail = joined[-(len(_END_OF_HEAD) - 1) :]
         return self._head_bytes <= self._settings.head_size_limit
+
+    def _is_still_here(self) -> bool:
+        """Tell whether the connection is open and has not been handed over to another protocol."""
+        return not self.transport.is_closing() and self.transport.get_protocol() is self
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(

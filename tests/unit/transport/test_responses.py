@@ -1,0 +1,53 @@
+"""What the kernel is given of a response, and when."""
+
+from typing import Any
+
+import pytest
+
+from gateway.transport.responses import JoinedWriter
+
+
+class Transport:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def close(self) -> None:
+        self.told.append("close")
+
+    def is_closing(self) -> bool:
+        return "close" in self.told
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([b"head", b"body"], [b"headbody"]),
+        ([b"head", b"one", b"two"], [b"headone", b"two"]),
+        ([b"head", b""], [b"head"]),
+        ([b"head", b"", b"later"], [b"head", b"later"]),
+        ([CONTINUE, b"head", b"body"], [CONTINUE, b"headbody"]),
+        ([b"head", b"body", "close"], [b"headbody", "close"]),
+        ([b"head", "close"], [b"head", "close"]),
+        (["close"], ["close"]),
+        ([b"head"], []),
+        ([b"head", CONTINUE], [b"head" + CONTINUE]),
+    ],
+)
+def test_a_head_goes_out_with_what_follows_it(steps: list[Any], told: list[Any]) -> None:
+    transport: Any = Transport()
+    writer = JoinedWriter(transport)
+    for step in steps:
+        assert writer.is_closing() is False
+        if step == "close":
+            writer.close()
+        else:
+            writer.write(step)
+    assert transport.told == told
