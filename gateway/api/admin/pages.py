@@ -74,10 +74,15 @@ class AdminPages:
         self._log = log
         self._limit = LoginLimit()
         self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("gateway.api.admin"), autoescape=True, undefined=jinja2.StrictUndefined
+            loader=jinja2.PackageLoader("gateway.api.admin"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            auto_reload=False,
         )
         menu = [(page.path, page.name) for page in PAGES if page.is_in_menu]
         self._templates.globals.update(pages=menu, node=node, version=version)
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)  # compiled before anybody is served, whom 10 ms for each would hold up
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return the routes of all of it."""
