@@ -19,7 +19,6 @@ import structlog
 from starlette.types import ASGIApp
 
 from gateway import __version__
-from gateway.api.application import APIApplication
 from gateway.api.keys import KeyRing
 from gateway.api.server import ServerAPI
 from gateway.broker.contract import BrokerError, Engine, EngineError
@@ -146,6 +145,9 @@ class Runtime:
             monotonic=self._clock.monotonic,
             max_depth=self.config.json_.max_depth,
         )
+        from gateway.api.application import APIApplication  # noqa: PLC0415 - see below
+
+        # FastAPI takes half a second to import, which no command but `serve` should pay.
         return APIApplication(api, pages, has_documentation=not is_public)
 
     # What metrics and health read.
