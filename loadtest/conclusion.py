@@ -1,11 +1,10 @@
 """Makes results of what was gathered in a run. Pure, but for a look at the machine."""
 
-import os
-import platform
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from loadtest import chaos, thresholds
+from loadtest.machine import describe
 from loadtest.messages import Outcome, Sent
 from loadtest.options import Options
 from loadtest.reckoning import Reckoning
@@ -15,7 +14,6 @@ from loadtest.results import (
     Finding,
     Latency,
     Ledger,
-    Machine,
     Phases,
     Results,
     Run,
@@ -68,7 +66,7 @@ def conclude(
     return Results(
         started_at=started_at,
         is_interrupted=is_interrupted,
-        machine=_machine(load_before),
+        machine=describe(load_before=load_before),
         target=target,
         run=Run(
             scenario=options.scenario_name,
@@ -225,15 +223,3 @@ def _notes(seconds: Sequence[Second], load_before: float, model: Model) -> list[
             "A worker had a core to itself and used all of it: the load may be the bottleneck; use more workers."
         )
     return notes
-
-
-def _machine(load_before: float) -> Machine:
-    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return Machine(
-        system=f"{platform.system()} {platform.release()}",
-        architecture=platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_bytes=pages * page_bytes,
-        python=f"{platform.python_implementation()} {platform.python_version()}",
-        load_before=round(load_before, 2),
-    )

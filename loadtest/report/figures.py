@@ -10,7 +10,6 @@ from loadtest.results import ChaosEvent, Check, Results
 
 _IN_SECONDS: Final = re.compile(r"\d\s*(us|µs|ms|s|min)$")
 _BUSY: Final = 0.5
-_LATE_S: Final = 0.005
 
 
 class Headline(NamedTuple):
@@ -173,7 +172,7 @@ def setting(results: Results) -> list[Row]:
         Row(
             "machine",
             f"{machine.cores} cores, {quantities.size(machine.memory_bytes)}",
-            f"{machine.system}, {machine.architecture}, Python {machine.python}",
+            f"{machine.system}, {machine.architecture}, {machine.python}",
         ),
         Row(
             "load before",
@@ -186,23 +185,6 @@ def setting(results: Results) -> list[Row]:
     if run.command:
         rows.append(Row("command", " ".join(["python -m loadtest", *run.command])))
     return rows
-
-
-def notes(results: Results) -> list[str]:
-    """Return what a reader should know before trusting the figures."""
-    told = list(results.notes)
-    if results.machine.load_before > _BUSY:
-        told.append(
-            f"The machine was busy before the run (load {quantities.rounded(results.machine.load_before)} on "
-            f"{results.machine.cores} cores), so latencies and rates are not of this run alone."
-        )
-    behind = max((second.behind_s for second in results.timeline), default=0.0)
-    if behind > _LATE_S:
-        told.append(
-            f"A publication was sent {quantities.duration(behind * 1e6)} late at most. Latencies count from the "
-            "intended time, so this is part of them, though it is the load's delay or the machine's, not the server's."
-        )
-    return told
 
 
 def ledger(results: Results) -> list[tuple[str, ...]]:

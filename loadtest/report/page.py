@@ -29,7 +29,7 @@ def render(results: Results) -> str:
         headline=figures.headline(results),
         checks=figures.checks(results),
         key_figures=figures.key_figures(results),
-        notes=figures.notes(results),
+        notes=results.notes,
         chaos_head=figures.CHAOS_HEAD,
         chaos=figures.chaos(results),
         has_spans=any(span.end > span.begin for chart in drawn for span in chart.spans),

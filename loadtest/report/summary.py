@@ -21,8 +21,8 @@ def summary(results: Results) -> str:
     lines += table(
         ("figure", "value", ""), [(row.name, _strong(row), row.note) for row in figures.key_figures(results)]
     )
-    if notes := figures.notes(results):
-        lines += ["Before you trust them:", "", *(f"- {note}" for note in notes), ""]
+    if results.notes:
+        lines += ["Before you trust them:", "", *(f"- {note}" for note in results.notes), ""]
     if chaos := figures.chaos(results):
         lines += ["## What was done to the servers", "", *table(figures.CHAOS_HEAD, chaos)]
     rows = [row for row in figures.verification(results) if row.value != "0" or row.name == "lost"]

@@ -67,7 +67,12 @@ RUN = Results(
     started_at="2026-11-25T22:00:00Z",
     is_interrupted=False,
     machine=Machine(
-        system="Linux 6.1", architecture="x86_64", cores=2, memory_bytes=8 * 2**30, python="3.11.7", load_before=0.1
+        system="Linux 6.1",
+        architecture="x86_64",
+        cores=2,
+        memory_bytes=8 * 2**30,
+        python="CPython 3.11.7",
+        load_before=0.1,
     ),
     target=Target(
         addresses=["ws://127.0.0.1:8001/connection/websocket"],
