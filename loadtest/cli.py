@@ -7,6 +7,7 @@ from typing import Final
 
 from loadtest import reporting, running
 from loadtest.histogram import HistogramError
+from loadtest.peers import command as peers
 from loadtest.results import ResultsError
 
 USAGE_ERROR: Final = 2
@@ -31,4 +32,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     running.add_commands(commands)
     reporting.add_commands(commands)
+    peers.add_commands(commands)
     return parser
