@@ -127,7 +127,7 @@ class ServerAPI:
 
     def _refused(self, head: Head, refusal: Refusal) -> Answer:
         error = _encode(refusal.error)
-        reason = refusal.reason.encode("ascii", "backslashreplace")[:_MAX_REASON]
+        reason = refusal.reason.encode("unicode_escape")[:_MAX_REASON]  # no line end gets into a header
         headers = (_JSON, (REASON_HEADER.lower().encode(), reason))
         if self._is_transport_mode or head.wants_transport_errors:
             return Answer(STATUSES[refusal.error.code], error, headers)
