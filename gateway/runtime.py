@@ -5,38 +5,28 @@
 
 import asyncio
 import os
-import platform
 import random
 import socket
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 from starlette.types import ASGIApp
 
-from gateway import __version__
 from gateway.api.keys import KeyRing
 from gateway.api.server import ServerAPI
 from gateway.broker.contract import BrokerError, Engine, EngineError
-from gateway.broker.redis.counts import RedisCounts
-from gateway.broker.redis.engine import RedisEngine
 from gateway.config import Config
-from gateway.domain.connections import Census, Connections
-from gateway.domain.counts import Counts, Histogram
-from gateway.domain.hub import Hub
-from gateway.domain.lag import Lag
 from gateway.domain.wheel import TimerWheel
+from gateway.figured import Figured, there
 from gateway.messaging.administration import Administration
-from gateway.messaging.admins import Admins
-from gateway.messaging.census import take_census
 from gateway.messaging.cluster import Cluster
-from gateway.messaging.control import DisconnectUser, Figures
+from gateway.messaging.control import DisconnectUser
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.drain import Door, Drain
+from gateway.messaging.drain import Door
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
 from gateway.messaging.reconfiguring import put_in_force
@@ -44,12 +34,10 @@ from gateway.messaging.services import Services
 from gateway.messaging.trends import Trends
 from gateway.observability.health import Change
 from gateway.observability.logs import is_adjustable, set_level
-from gateway.observability.vitals import Vitals
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_rules, make_services
 from gateway.protocol import codes
 from gateway.reload import Commit, LivePart, Plan, plan
 
-PartT = TypeVar("PartT")
 _RULES: Final = (
     "client",
     "channel.max_length",
@@ -63,31 +51,17 @@ _UNCHECKED_S: Final = 1.0
 """How often to look whether positions are to be checked, while they are not."""
 
 
-class Runtime:
+class Runtime(Figured):
     """What runs behind the ports of one node; its figures are what metrics and health read."""
 
     def __init__(
         self, config: Config, log: structlog.typing.FilteringBoundLogger, *, clock: Clock | None = None
     ) -> None:
-        self.config = config
-        self._clock = clock or Clock()
-        self.counts = Counts()
-        self.connections: Connections[Conversation] = Connections()
-        self._lag = Lag()
-        self._loop_clock = time.monotonic
-        """The machine's own clock, since the one that this node is given may be moved."""
-        self.hub = Hub(ledger=self.counts.ledger)
-        self.version = __version__
-        self.vitals = Vitals(config.health, monotonic=self._clock.monotonic, changed=self._note_broker)
-        self.readiness = self.vitals.readiness
-        self.admins: Admins | None = None
-        """Those who have the admin page open, where it is served."""
+        super().__init__(config, clock or Clock())
         self.trends = Trends()
         """The last minutes of all nodes."""
         self.fault: EngineError | None = None
         """Why the engine is none that this node can work with."""
-        self.draining = Drain()
-        """How it parts with its clients, and how far that is."""
         self.stopping = asyncio.Event()
         """Set when the node should stop: somebody has asked for it, or there is such a fault."""
         self.api_keys = KeyRing(config.http_api)
@@ -103,33 +77,15 @@ class Runtime:
             self.live_parts.append(LivePart(("log.level",), lambda now: partial(set_level, log, now.log.level)))
         self._log = log
         self._wheel_turns = self._position_checks = 0
-        self._engine: Engine | None = None
         self._surroundings: Surroundings | None = None
-        self._services: Services | None = None
-        self._cluster: Cluster | None = None
         self._administration: Administration | None = None
 
-    # What the node runs on, once it runs.
-
-    @property
-    def engine(self) -> Engine:
-        """What carries its publications."""
-        return _there(self._engine)
-
-    @property
-    def services(self) -> Services:
-        """What its conversations share."""
-        return _there(self._services)
-
-    @property
-    def cluster(self) -> Cluster:
-        """Itself among the others."""
-        return _there(self._cluster)
+    # The server API.
 
     @property
     def administration(self) -> Administration:
         """The operations of the server API."""
-        return _there(self._administration)
+        return there(self._administration)
 
     def with_api(self, pages: ASGIApp, *, is_public: bool) -> ASGIApp:
         """Return *pages* with the server API before them, if the configuration wants it on that port."""
@@ -149,110 +105,6 @@ class Runtime:
 
         # FastAPI takes half a second to import, which no command but `serve` should pay.
         return APIApplication(api, pages, has_documentation=not is_public)
-
-    # What metrics and health read.
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether new connections should be sent here."""
-        return self.unready_because() is None
-
-    def unready_because(self) -> str | None:
-        """Say why no new connections should come, `None` if they should."""
-        return self.vitals.unready_because()
-
-    def subscriptions(self) -> Iterable[tuple[str, int]]:
-        """Count subscriptions by namespace."""
-        return self.hub.subscriptions().items()
-
-    def users(self) -> int:
-        """Count the users who are connected here."""
-        return self.connections.users
-
-    def channels(self) -> int:
-        """Count the channels with local subscribers."""
-        return len(self.hub)
-
-    def queued(self) -> int:
-        """Count the deliveries that wait for the end of the loop turn."""
-        return self._services.fanout.queued if self._services is not None else 0
-
-    def queued_by_namespace(self) -> Mapping[str, int]:
-        """Count the same by namespace."""
-        return self.services.fanout.queued_by_namespace()
-
-    @property
-    def is_broker_up(self) -> bool:
-        """Whether the broker works."""
-        return self.readiness.trouble is None
-
-    @property
-    def redis_counts(self) -> RedisCounts | None:
-        """What the Redis engine has counted; `None` on another engine."""
-        return self._engine.counts if isinstance(self._engine, RedisEngine) else None
-
-    def nodes(self) -> int:
-        """Count the nodes of the cluster that are known, this one included."""
-        return self.cluster.size()
-
-    def presence_entries(self) -> int:
-        """Count the subscriptions that are kept in a channel's presence."""
-        return len(self.services.presences)
-
-    def connection_count(self) -> int:
-        """Count open connections."""
-        return len(self.connections)
-
-    def census(self) -> Census:
-        """Look at every open connection."""
-        return take_census(self.connections)
-
-    @property
-    def loop_lags(self) -> Histogram:
-        """How late the event loop was, each time that it was looked at."""
-        return self._lag.all
-
-    def recent_loop_lag_s(self) -> float:
-        """Return how late the event loop was at most, in the last half a minute."""
-        return self._lag.recent_s(now_s=self._loop_clock())
-
-    @property
-    def build(self) -> tuple[str, str, str]:
-        """The versions of the gateway and of Python, and the event loop."""
-        loop = "uvloop" if type(asyncio.get_running_loop()).__module__.startswith("uvloop") else "asyncio"
-        return self.version, platform.python_version(), loop
-
-    @property
-    def connection_limit(self) -> int:
-        """How many connections the node takes; 0 without a limit."""
-        return self.config.client.connection_limit
-
-    @property
-    def certificate_expires_at_unix_s(self) -> float | None:
-        """When the certificate of the public port expires; `None` where this node has none."""
-        return None
-
-    def admin_connection_count(self) -> int:
-        """Count open connections of the admin page."""
-        return len(self.admins.connections) if self.admins is not None else 0
-
-    def figures(self) -> Figures:
-        """Say how the node is doing, as it tells the others."""
-        flow, census = self.counts.flow_of_all, self.census()
-        return Figures(
-            messages_in=flow.messages_in,
-            bytes_in=flow.bytes_in,
-            messages_out=flow.publications_out,
-            bytes_out=flow.bytes_out,
-            dropped=sum(book.dropped.total() for book in self.counts.ledgers.values()),
-            cpu_s=time.process_time(),
-            queued=self.queued(),
-            outbox_bytes=census.waiting_bytes,
-            congested=census.congested,
-            loop_lag_s=self.recent_loop_lag_s(),
-            trouble=self.readiness.trouble or "",
-            unready=self.unready_because() or "",
-        )
 
     # A changed configuration.
 
@@ -276,7 +128,7 @@ class Runtime:
         return planned
 
     def _prepare_rules(self, config: Config) -> Commit:
-        rules = make_rules(config, _there(self._surroundings), before=self.services)
+        rules = make_rules(config, there(self._surroundings), before=self.services)
         return partial(put_in_force, rules, self.services)
 
     # Life.
@@ -436,12 +288,6 @@ class Runtime:
             disconnect_others=lambda user, rank: spawn(self._disconnect_others(user, rank)),
         )
         return make_services(self.config, engine, around)
-
-
-def _there(part: PartT | None) -> PartT:
-    if part is None:
-        raise AssertionError("the node does not run yet")
-    return part
 
 
 def default_name() -> str:

@@ -12,12 +12,31 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 MESSAGE_TOO_BIG: Final = 1009
+MASKED: Final = 0x80  # the bit of a frame's second byte (RFC 6455 5.2)
+DATA_OPCODES: Final = (0x0, 0x1, 0x2)
+MAX_CONTROL_LENGTH: Final = 125
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_CONTROL_OPCODES: Final = (0x8, 0x9, 0xA)
 
 # The core's own log lines would double ours.
 SILENT: Final = logging.getLogger("gateway.transport.websockets")
 SILENT.addHandler(logging.NullHandler())
 SILENT.propagate = False
 SILENT.setLevel(logging.CRITICAL)
+
+
+def is_acceptable(first: int, second: int, length: int, *, has_extensions: bool) -> bool:
+    """Tell whether a frame that begins with the bytes *first* and *second* may come from a client (RFC 6455 5.2, 5.5).
+
+    Its place among the fragments of a message is not judged here, nor its mask and payload.
+    """
+    opcode = first & 0x0F
+    if not second & MASKED or first & 0x30:
+        return False
+    if opcode in _CONTROL_OPCODES:
+        return bool(first & _FIN) and not first & _RSV1 and length <= MAX_CONTROL_LENGTH
+    return opcode in DATA_OPCODES and (not first & _RSV1 or has_extensions)
 
 
 def make_negotiator(

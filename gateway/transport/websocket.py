@@ -29,19 +29,22 @@ except ImportError:  # no C compiler and no wheel for this platform
 
 from gateway.domain.counts import Lost
 from gateway.protocol.codes import Disconnect
-from gateway.transport.core import MESSAGE_TOO_BIG, SILENT, Core, parse_request
+from gateway.transport.core import (
+    DATA_OPCODES,
+    MASKED,
+    MAX_CONTROL_LENGTH,
+    MESSAGE_TOO_BIG,
+    SILENT,
+    Core,
+    is_acceptable,
+    parse_request,
+)
 from gateway.transport.ports import Acceptor, Peer
 
 _TEXT_FRAME: Final = 0x81  # FIN, no reserved bits, opcode 1 (RFC 6455 5.2)
 _BINARY_FRAME: Final = 0x82
 _WHOLE_DATA_FRAMES: Final = (_TEXT_FRAME, _BINARY_FRAME)
 _MIN_HEADER: Final = 2
-_FIN: Final = 0x80
-_RSV1: Final = 0x40
-_MASKED: Final = 0x80
-_DATA_OPCODES: Final = (0x0, 0x1, 0x2)
-_CONTROL_OPCODES: Final = (0x8, 0x9, 0xA)
-_MAX_CONTROL_LENGTH: Final = 125
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
 _PING: Final = b"\x89\x00"
@@ -188,7 +191,7 @@ class WebSocketConnection(asyncio.Protocol):
             is_short_way = (
                 first in _WHOLE_DATA_FRAMES
                 and self._message is None
-                and second & _MASKED
+                and second & MASKED
                 and length <= self._message_limit
             )
             if not is_short_way and not self._may_continue(first, second, length):
@@ -211,7 +214,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._keep(data, position, position + _MIN_HEADER)
 
     def _feed_whole(self, frame: bytes, length: int) -> None:
-        if frame[0] & 0x0F in _DATA_OPCODES:
+        if frame[0] & 0x0F in DATA_OPCODES:
             self._message_size += length
         self._feed_core(frame)
 
@@ -225,14 +228,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _may_continue(self, first: int, second: int, length: int) -> bool:
         """Tell whether the core can take this frame whole; false when its header decides (RFC 6455 5.2, 5.5)."""
-        opcode = first & 0x0F
-        if not second & _MASKED or first & 0x30:
+        if not is_acceptable(first, second, length, has_extensions=bool(self._extensions)):
             return False
-        if opcode in _CONTROL_OPCODES:
-            return bool(first & _FIN) and not first & _RSV1 and length <= _MAX_CONTROL_LENGTH
-        if opcode not in _DATA_OPCODES or (first & _RSV1 and not self._extensions):
-            return False
-        if self._message_size + length > self._message_limit:
+        if first & 0x0F in DATA_OPCODES and self._message_size + length > self._message_limit:
             self._core.fail(MESSAGE_TOO_BIG)
             return False
         return True
@@ -261,7 +259,7 @@ class WebSocketConnection(asyncio.Protocol):
             limit = self._message_limit * DECOMPRESSED_FACTOR if self._extensions else self._message_limit
             # The core would count a control frame between fragments against the message; what came in over the wire has
             # been measured here by then.
-            core = self._made_core = Core(state=OPEN, max_size=limit + _MAX_CONTROL_LENGTH, logger=SILENT)
+            core = self._made_core = Core(state=OPEN, max_size=limit + MAX_CONTROL_LENGTH, logger=SILENT)
             core.extensions = list(self._extensions)
         return core
 
