@@ -39,8 +39,8 @@ class LocalChannel:
         self.ledger = ledger
         self.groups: dict[Variant, Group] = {}
         self.pending: list[Publication] = []
-        self.accepted_at_s: list[float] = []
-        """When each pending publication was accepted, on the clock of the fan-out."""
+        self.accepted_at_s: float | None = None
+        """When the first pending publication that this node has accepted was, on the clock of the fan-out."""
         self.track: Track | None = None if channel.stream is None else Track()
         """This node's place in the stream. A channel without history has one, too, while somebody is positioned in it:
         its epoch tells whether the broker has lost everything."""

@@ -92,7 +92,8 @@ CHANNELS: Final = (
     Family(
         Kind.HISTOGRAM,
         "gateway_publish_to_write_seconds",
-        "From accepting a publication to having handed it to this node's transports, where this node accepted it.",
+        "From accepting a publication to having handed it to this node's transports, where this node accepted it: of "
+        "what one loop turn brings in a channel, the first, which waited longest.",
         ("namespace",),
         lambda scrape: [((name,), book.publish_to_write) for name, book in scrape.counts.ledgers.items()],
     ),
