@@ -45,7 +45,8 @@ _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _MAX_REASON: Final = 500
 _UNKNOWN: Final = "unknown"
 _LOGGED: Final = frozenset(name for name, method in METHODS.items() if method.scope is Scope.ADMIN)
-_SUBJECT: Final = ("user", "channel", "node")
+_SUBJECT: Final = {"user": "user", "channel": "channel", "node": "of_node"}
+"""Fields of a call, and how a log line calls them; its own `node` is the one that was called."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -140,8 +141,8 @@ class ServerAPI:
         if code is not None:
             counts.api_errors[name or _UNKNOWN, str(code)] += 1
         if name in _LOGGED:
-            subject = {field: getattr(call, field, None) for field in _SUBJECT}
-            named = {field: value for field, value in subject.items() if value is not None}
+            subject = {told: getattr(call, field, None) for field, told in _SUBJECT.items()}
+            named = {told: value for told, value in subject.items() if value is not None}
             self._log.info("api call", method=name, key=holder.name, error=code, **named)
 
     def _note_status(self, name: str, status: HTTPStatus) -> None:

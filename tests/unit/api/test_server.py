@@ -85,3 +85,15 @@ async def test_calls_are_counted_by_their_method_and_errors_by_their_code(bench:
     assert counts.api_calls == {"publish": 3, "batch": 1, "unknown": 1}
     assert counts.api_errors == {("publish", "102"): 1, ("unknown", "104"): 1}
     assert {name: sum(each.buckets) for name, each in counts.api_durations.items()} == {"publish": 2, "batch": 1}
+
+
+async def test_who_acts_on_others_is_logged_under_the_node_that_was_called(bench: Bench) -> None:
+    await bench.ask("drain", node="node1")
+    await bench.ask("disconnect", user="42")
+    await bench.ask("publish", channel="a", data=1)
+    calls = [event for event in bench.node.events if event["event"] == "api call"]
+    common = {"event": "api call", "node": "test", "level": "info", "key": "http_api.key", "error": None}
+    assert [{name: value for name, value in each.items() if name != "timestamp"} for each in calls] == [
+        {**common, "method": "drain", "of_node": "node1"},
+        {**common, "method": "disconnect", "user": "42"},
+    ]
