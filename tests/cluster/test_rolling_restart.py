@@ -35,6 +35,7 @@ GRACE_S = 4.0
 """HAProxy looks once a second, and believes what it has seen twice."""
 PATIENCE_S = 120
 _LOOKS_EVERY_S = 0.02
+_WORTH_COUNTING_S = 0.1
 _AT_ONCE = 100
 
 
@@ -49,6 +50,9 @@ FULL = Form(SwarmSize(listeners=2_000, channels=2, publishers=3, per_second=6), 
 
 class TimedListener(Listener):
     """Notes with which codes it was sent away, and how long it took until it followed all of its channels again."""
+
+    # Thousands of clients are one process here, which may be late itself.
+    reply_timeout_s = 60.0
 
     def __init__(self, name: str, channels: Iterable[str], addresses: Sequence[str], *, start: int = 0) -> None:
         super().__init__(name, channels, addresses, start=start)
@@ -118,6 +122,7 @@ class Fleet:
         self._file = folder / "node.toml"
         table: dict[str, Any] = {
             "log": {"repeat_limit": 0},
+            "client": {"ping_interval": "60s", "pong_timeout": "50s"},
             "shutdown": {"grace": GRACE_S, "timeout": GRACE_S + window_s + 10},
             "drain": {"window": window_s},
         }
@@ -146,21 +151,23 @@ class Fleet:
 
 
 class Lag:
-    """How long this process was held up at most since it was last asked: who waited then came back all at once."""
+    """For how long this process was held up since it was last asked: who waited then came back all at once."""
 
     def __init__(self) -> None:
-        self._longest_s = 0.0
+        self._held_up_s = 0.0
 
     async def run(self) -> None:
         now_s = asyncio.get_running_loop().time
         while True:
             before_s = now_s()
             await asyncio.sleep(_LOOKS_EVERY_S)
-            self._longest_s = max(self._longest_s, now_s() - before_s - _LOOKS_EVERY_S)
+            late_s = now_s() - before_s - _LOOKS_EVERY_S
+            if late_s > _WORTH_COUNTING_S:
+                self._held_up_s += late_s
 
     def take_s(self) -> float:
-        longest_s, self._longest_s = self._longest_s, 0.0
-        return longest_s
+        held_up_s, self._held_up_s = self._held_up_s, 0.0
+        return held_up_s
 
 
 @asynccontextmanager
@@ -209,7 +216,7 @@ async def test_a_rolling_restart_loses_nothing_and_is_no_herd(
                 came = fleet.times("authenticated")[before:]
                 note(
                     f"{node.name}: {ended['connections']} clients in {ended['seconds']} s, {rate:.0f} a second due; in "
-                    f"the busiest second {told} were sent away, {busiest_second(came)} came back (lag {lag_s:.2f} s)"
+                    f"the busiest second {told} were sent away, {busiest_second(came)} came back (lag {lag_s:.1f} s)"
                 )
                 assert ended["connections"] > form.size.listeners / 5
                 assert told <= MOST_IN_A_SECOND * rate
