@@ -18,7 +18,7 @@ from loadtest.peers.frames import BINARY, TEXT, Frame
 from loadtest.peers.reception import Faults, Reception, total
 from loadtest.peers.window import Window
 
-_CONNECT_TIMEOUT_S: Final = 20
+_CONNECT_TIMEOUT_S: Final = 60
 _AT_ONCE: Final = 50
 """Connections under way at a time; no listener's backlog is shorter."""
 _STALL_S: Final = 10

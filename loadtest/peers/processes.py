@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import string
 import sys
@@ -67,7 +68,7 @@ class Server:
         raise ServerError(f"the server did not start: {' '.join(last) or 'it said nothing'}")
 
     async def end(self) -> None:
-        """Have it end, by force if it does not."""
+        """Have it end, by force if it does not, and its children with it."""
         if self._process.returncode is None:
             self._process.terminate()
         try:
@@ -76,6 +77,9 @@ class Server:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+        # It leads a group of its own, so what is left there is its own, too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _pids(self) -> list[int]:
         pids = [self._process.pid]
@@ -102,7 +106,7 @@ async def running(command: Sequence[str], port: int, folder: Path, **environment
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                start_new_session=True,  # a Ctrl-C is for us, who end it in order
+                start_new_session=True,  # a Ctrl-C is for us, who end it in order; and it leads a group
             )
         except OSError as error:
             raise ServerError(f"{command[0]}: {(error.strerror or 'failed').lower()}") from None

@@ -1,7 +1,8 @@
 """The comparison as a table in Markdown: figures, and in parentheses how many times the gateway's they are."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Final
 
 from loadtest import quantities
@@ -22,7 +23,8 @@ def comparison(findings: Findings, *, base: str = GATEWAY.key) -> str:
     about = (
         f"{findings.started_at[:10]}, {machine.python}, {machine.cores} cores, {machine.architecture}, {rounds}: "
         f"{quantities.whole(setup.subscribers)} subscribers, {setup.payload_bytes} bytes, one server process. µs: CPU "
-        f"of the server for one delivery; W: publications in flight; latencies are those at W = {setup.in_flight[0]}."
+        f"of the server for one delivery; W: publications in flight; latencies are those at W = {setup.in_flight[0]}. "
+        f"In parentheses: times {_NAMES.get(base, base).replace('*', '')}."
     )
     said = [_load(findings)]
     if redis := _redis(findings):
@@ -35,35 +37,33 @@ def comparison(findings: Findings, *, base: str = GATEWAY.key) -> str:
 
 
 def _table(findings: Findings, base: str) -> list[str]:
-    in_flight = findings.setup.in_flight
-    head = [
-        "server",
-        *(f"µs, W = {each}" for each in in_flight),
-        "KB a connection",
-        "p50 ms",
-        "p99 ms",
-        "each message once",
-    ]
-    rows = [_row(findings, key, base) for key in dict.fromkeys(run.peer for run in findings.runs)]
-    return table(head, rows)
+    columns = _columns(findings)
+    rows = []
+    for key in _keys(findings):
+        cells = [_figure(read(key), read(base), is_base=key == base) for _, read in columns]
+        verified = "yes" if findings.is_verified(key) else f"**no**: {findings.faults(key)}"
+        rows.append([_NAMES.get(key, key), *cells, verified])
+    return table(["server", *(name for name, _ in columns), "each message once"], rows)
 
 
-def _row(findings: Findings, key: str, base: str) -> list[str]:
+def _columns(findings: Findings) -> list[tuple[str, Callable[[str], float | None]]]:
+    """Return the figures that the table shows: a name, and how each is read for a peer."""
+
+    def of_cases(field: str, in_flight: int) -> Callable[[str], float | None]:
+        return lambda key: findings.median(key, in_flight, attrgetter(field))
+
     first = findings.setup.in_flight[0]
-    figures = [
-        *(
-            (
-                findings.median(key, each, lambda case: case.server_us),
-                findings.median(base, each, lambda case: case.server_us),
-            )
-            for each in findings.setup.in_flight
-        ),
-        (findings.kb_per_connection(key), findings.kb_per_connection(base)),
-        (findings.median(key, first, lambda case: case.p50_ms), findings.median(base, first, lambda case: case.p50_ms)),
-        (findings.median(key, first, lambda case: case.p99_ms), findings.median(base, first, lambda case: case.p99_ms)),
+    return [
+        *((f"µs, W = {each}", of_cases("server_us", each)) for each in findings.setup.in_flight),
+        ("KB a connection", findings.kb_per_connection),
+        ("p50 ms", of_cases("p50_ms", first)),
+        ("p99 ms", of_cases("p99_ms", first)),
     ]
-    cells = [_figure(value, against, is_base=key == base) for value, against in figures]
-    return [_NAMES.get(key, key), *cells, "yes" if findings.is_verified(key) else f"**no**: {findings.faults(key)}"]
+
+
+def _keys(findings: Findings) -> list[str]:
+    """Return the peers that have figures, in the order in which they were measured."""
+    return list(dict.fromkeys(run.peer for run in findings.runs))
 
 
 def _figure(value: float | None, against: float | None, *, is_base: bool) -> str:
@@ -76,7 +76,7 @@ def _figure(value: float | None, against: float | None, *, is_base: bool) -> str
 
 def _redis(findings: Findings) -> str:
     told = []
-    for key in dict.fromkeys(run.peer for run in findings.runs):
+    for key in _keys(findings):
         values = [findings.median(key, each, lambda case: case.redis_us) or 0.0 for each in findings.setup.in_flight]
         if any(values):
             told.append(f"{' / '.join(map(quantities.rounded, values))} µs for {_NAMES.get(key, key).replace('*', '')}")

@@ -1,7 +1,7 @@
 """Charts as SVG: lines over an axis, with ticks, gaps, shaded spans and numbered marks. Colours are the page's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -53,7 +53,7 @@ class Chart:
     lines: Sequence[Line]
     marks: Sequence[Mark] = ()
     spans: Sequence[Span] = ()
-    hints: Sequence[tuple[float, str]] = field(default=())
+    hints: Sequence[tuple[float, str]] = ()
     """What to show under a pointer: place on the x axis, and text."""
 
     @property
