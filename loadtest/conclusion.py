@@ -61,7 +61,7 @@ def conclude(
     scenario = options.scenario
     seconds = timeline.all(gathered.phases)
     verification = verify(gathered.sent, gathered.outcomes)
-    spent = costs(seconds, gathered.gateways, gathered.memory_before)
+    spent = costs(seconds, gathered.gateways, gathered.memory_before, sum(timeline.memory_before_bytes.values()))
     events = events_of(gathered)
     return Results(
         started_at=started_at,
@@ -119,7 +119,9 @@ def verify(sent: Sequence[Sent], outcomes: Sequence[Outcome]) -> Verification:
     )
 
 
-def costs(seconds: Sequence[Second], gateways: Sequence[str], memory_before: dict[str, int]) -> Costs:
+def costs(
+    seconds: Sequence[Second], gateways: Sequence[str], memory_before: dict[str, int], workers_before_bytes: int
+) -> Costs:
     """Return what a delivery and a connection cost: the CPU of the plateau's whole seconds, the memory at its begin."""
     plateau = [second for second in seconds if second.phase == "plateau"]
     whole = plateau[1:-1]
@@ -136,7 +138,7 @@ def costs(seconds: Sequence[Second], gateways: Sequence[str], memory_before: dic
         ]
         server_kb = sum(grown) / 1024 / connections if grown else None
         now_bytes = sum(used.memory_bytes for used in begin.workers)
-        worker_kb = now_bytes / 1024 / connections if now_bytes else None
+        worker_kb = (now_bytes - workers_before_bytes) / 1024 / connections if now_bytes else None
     return Costs(
         server_us_per_delivery=server_s / delivered * 1e6 if delivered and server_s else None,
         server_kb_per_connection=server_kb,

@@ -96,6 +96,8 @@ class Report(Struct, frozen=True, kw_only=True, tag=True):
     connections: int
     cpu_s: float
     memory_bytes: int
+    memory_before_bytes: int
+    """Before the first connection."""
 
 
 class Sent(Struct, frozen=True, tag=True):

@@ -25,7 +25,6 @@ from loadtest.watching import Watch
 
 _ANSWER_TIMEOUT_S: Final = 5.0
 _RECEIVE_BYTES: Final = 4096
-_MOST_IDLE: Final = 8
 _TRY_AGAIN_S: Final = 1.0
 
 
@@ -153,7 +152,10 @@ class _DeafConnection(asyncio.Protocol):
 
 
 class APISeat:
-    """A backend that publishes through the server API (protocol.md 7), over kept connections."""
+    """A backend that publishes through the server API (protocol.md 7), one call after the other, over one connection.
+
+    Calls over several connections would overtake one another, and nobody could tell that from a server's fault.
+    """
 
     acknowledges = True
 
@@ -163,7 +165,8 @@ class APISeat:
         self._stage = stage
         urls = stage.access.api_urls
         self._url = urlsplit(urls[number % len(urls)])
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._turn = asyncio.Lock()
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._leaving = asyncio.Event()
 
     @property
@@ -184,18 +187,17 @@ class APISeat:
         self._stage.been_ready += 1
         self._stage.changed.set()
         await self._leaving.wait()
-        for _, writer in self._idle:
-            writer.close()
+        self.abort()
 
     def leave(self) -> None:
         """Go."""
         self._leaving.set()
 
     def abort(self) -> None:
-        """Lose the connections."""
-        for _, writer in self._idle:
-            writer.close()
-        self._idle.clear()
+        """Lose the connection."""
+        if self._connection is not None:
+            self._connection[1].close()
+            self._connection = None
 
     def watches(self) -> list[Watch]:
         """Return none."""
@@ -205,36 +207,40 @@ class APISeat:
         """Publish; raises `ClientError` as `Client.publish` does."""
         del number
         body = b'{"channel":%b,"data":%b}' % (msgspec.json.encode(channel), payload)
-        head = (
-            f"POST {self._url.path}/publish HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
-            f"X-API-Key: {self._stage.access.api_key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        try:
-            connection = self._idle.pop() if self._idle else await self._connect()
-        except OSError as error:
-            raise DisconnectedError(str(error), to_do="wait", channel=channel) from None
-        reader, writer = connection
-        try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                writer.write(head.encode() + body)
-                status, answer = await _read_answer(reader)
-        except TimeoutError:
-            writer.close()
-            raise ReplyTimeoutError("no answer", to_do="see the node's log", channel=channel) from None
-        except (OSError, ValueError, asyncio.IncompleteReadError) as error:
-            writer.close()
-            raise UnansweredError(str(error), to_do="wait", channel=channel) from None
-        if len(self._idle) < _MOST_IDLE and not self._leaving.is_set():
-            self._idle.append(connection)
-        else:
-            writer.close()
+        async with self._turn:
+            try:
+                reader, writer = await self._connected()
+            except OSError as error:
+                raise DisconnectedError(str(error), to_do="wait", channel=channel) from None
+            try:
+                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                    writer.write(self._head(len(body)) + body)
+                    status, answer = await _read_answer(reader)
+            except TimeoutError:
+                self.abort()
+                raise ReplyTimeoutError("no answer", to_do="see the node's log", channel=channel) from None
+            except (OSError, ValueError, LookupError, asyncio.IncompleteReadError) as error:
+                self.abort()
+                raise UnansweredError(str(error), to_do="wait", channel=channel) from None
+            except BaseException:
+                self.abort()  # the answer would be taken for that of the next call
+                raise
         code = status if status != http.HTTPStatus.OK else _error_code(answer)
         if code:
             raise PublishRejectedError("publish", to_do="see the node's log", channel=channel, code=code)
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self._url.hostname, self._url.port or 80)
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._connection is None or self._connection[0].at_eof():
+            self.abort()
+            self._connection = await asyncio.open_connection(self._url.hostname, self._url.port or 80)
+        return self._connection
+
+    def _head(self, length: int) -> bytes:
+        return (
+            f"POST {self._url.path}/publish HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
+            f"X-API-Key: {self._stage.access.api_key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        ).encode()
 
 
 class _Error(msgspec.Struct):

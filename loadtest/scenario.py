@@ -78,6 +78,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     has_cache: bool = False
     """Whether the namespace recovers the last publication alone (`force_recovery_mode = "cache"`)."""
     ramp_up_s: float = 2.0
+    connecting: int = 100
+    """How many clients of a worker may be on their way in; the ramp-up takes longer where servers are slower."""
     plateau_s: float = 10.0
     drain_s: float = 10.0
     """How long what is on its way may take to arrive after the last publication, at most."""
@@ -90,7 +92,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what can't work."""
-        for name in ("clients", "in_flight", "payload_bytes"):
+        for name in ("clients", "in_flight", "payload_bytes", "connecting"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         for name in ("rate", "ramp_up_s", "drain_s", "ramp_down_s", "settle_s"):

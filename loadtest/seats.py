@@ -70,7 +70,7 @@ class Ear:
             return
         stage = self._stage
         if stamp.run == stage.run:
-            self.watch.take(stamp.publisher, stamp.number)
+            self.watch.take(stamp.publisher, stamp.number, publication.offset)
             tally = stage.tally
             tally.delivered += 1
             tally.latency.record(now_us() - stamp.intended_us)

@@ -85,6 +85,12 @@ class Stage:
         addresses = self.job.local_addresses
         return addresses[number // self.job.workers % len(addresses)] if addresses else ""
 
+    async def are_ready(self, count: int) -> None:
+        """Wait until so many seats have been ready."""
+        while self.been_ready < count:
+            self.changed.clear()
+            await self.changed.wait()
+
     def keep(self, gaps: list[Gap]) -> None:
         """Keep the gaps of a watch that has ended."""
         if len(self.gaps) < _MOST_GAPS:

@@ -66,7 +66,8 @@ def _cost(results: Results) -> str:
     known = (
         ("server", costs.server_us_per_delivery, "µs CPU a delivery"),
         ("server", costs.server_kb_per_connection, "KB a connection"),
-        ("worker", costs.worker_us_per_delivery, "µs CPU a delivery"),
+        ("workers", costs.worker_us_per_delivery, "µs CPU a delivery"),
+        ("workers", costs.worker_kb_per_connection, "KB a connection"),
     )
     return ", ".join(f"{name} {value:.1f} {unit}" for name, value, unit in known if value is not None)
 

@@ -19,6 +19,8 @@ class Timeline:
         self._reports: dict[int, dict[int, Report]] = defaultdict(dict)
         self._servers: dict[int, dict[str, Usage]] = defaultdict(dict)
         self._cpu_s: dict[int, float] = {}
+        self.memory_before_bytes: dict[int, int] = {}
+        """Of the workers, before their first connections."""
         self.delivery = Histogram()
         """All latencies so far."""
         self.acknowledgement = Histogram()
@@ -29,6 +31,7 @@ class Timeline:
     def add(self, worker: int, report: Report) -> bool:
         """Take a worker's report; true if the second is complete with it."""
         self._reports[report.second][worker] = report
+        self.memory_before_bytes[worker] = report.memory_before_bytes
         counted = report.counted
         self.delivery.add(merged([counted.latency]))
         self.acknowledgement.add(merged([counted.acknowledgement]))

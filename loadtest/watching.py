@@ -7,6 +7,7 @@ publications were acknowledged and when they were sent (`loadtest.reckoning`):
 - between two deliveries of one stay, everything is due;
 - before the first delivery of a stay, what was sent after the stay began is due: "subscribed" means that whatever is
   published from then on arrives;
+- in a channel with history the offsets say the order between publishers, too;
 - what was sent between two stays is not due; but a stay goes on over an interruption where the server says that it
   recovered all.
 """
@@ -78,7 +79,18 @@ class Counts(msgspec.Struct):
 class Watch:
     """One subscription, from its first confirmation to the end."""
 
-    __slots__ = ("_before", "_counts", "_gaps", "_is_cache", "_next", "_since_us", "_why", "channel", "subscriber")
+    __slots__ = (
+        "_before",
+        "_counts",
+        "_gaps",
+        "_is_cache",
+        "_next",
+        "_offset",
+        "_since_us",
+        "_why",
+        "channel",
+        "subscriber",
+    )
 
     def __init__(self, channel: str, subscriber: int, counts: Counts, *, is_cache: bool = False) -> None:
         """*is_cache*: a recovery brings no more than the last publication, again if need be."""
@@ -89,6 +101,7 @@ class Watch:
         self._next: dict[int, int] = {}
         self._before: dict[int, int] | None = None  # what `_next` was when the stay before this one ended
         self._gaps: list[Gap] | None = None
+        self._offset = 0
         self._since_us = -1
         self._why = Why.JOINED
 
@@ -115,19 +128,23 @@ class Watch:
             self._why = Why.TOLD if has_history else Why.UNPROTECTED
             self._before = {**(self._before or {}), **self._next}
             self._next = {}
+            self._offset = 0
         self._since_us = now_us if is_sure else _NEVER_US
 
     def gap_told(self, now_us: int) -> None:
         """Note that the server says, in the midst of a stay, that something may be missing here."""
         self.confirmed(now_us, has_history=True)
 
-    def take(self, publisher: int, number: int) -> None:
-        """Take one delivery."""
+    def take(self, publisher: int, number: int, offset: int = 0) -> None:
+        """Take one delivery; *offset* is its place in the channel's stream, 0 where there is none."""
         self._counts.delivered += 1
         if self._next.get(publisher) == number:
             self._next[publisher] = number + 1
+            if 0 < offset < self._offset:  # each publisher's order is kept, but not that between them
+                self._fault("reordered", publisher, number)
         else:
             self._take_other(publisher, number)
+        self._offset = max(self._offset, offset)
 
     def foreign(self) -> None:
         """Note a publication that this run has not sent."""
@@ -148,7 +165,9 @@ class Watch:
             self._miss(publisher, expected, number, -1, Why.NEVER)
             self._next[publisher] = number + 1
             return
-        kind = "reordered" if self._fill(publisher, number) else "duplicated"
+        self._fault("reordered" if self._fill(publisher, number) else "duplicated", publisher, number)
+
+    def _fault(self, kind: str, publisher: int, number: int) -> None:
         setattr(self._counts, kind, getattr(self._counts, kind) + 1)
         self._counts.find(kind, self, publisher, number)
 

@@ -58,7 +58,7 @@ class Worker:
 
     def __init__(self, job: Job, tasks: asyncio.TaskGroup, out: asyncio.WriteTransport) -> None:
         scenario = make(find(job.scenario), job.parameters)
-        self._stage = stage = Stage(job, scenario, tasks)
+        self._stage = Stage(job, scenario, tasks)
         self._out = out
         self._publishers: list[Publisher] = []
         numbers = range(job.index, scenario.clients, job.workers)
@@ -68,7 +68,7 @@ class Worker:
         self._reporting: asyncio.Task[None] | None = None
         self._arriving: asyncio.Task[None] | None = None
         self._breaks: list[asyncio.TimerHandle] = []
-        self._stage = stage
+        self._memory_before_bytes = _resident_bytes()
 
     async def run(self, inbox: asyncio.StreamReader) -> None:
         """Take orders until the last."""
@@ -123,15 +123,16 @@ class Worker:
         """Have all seats connect, each in its turn, and say when all have been there."""
         stage, job = self._stage, self._stage.job
         times_s = ramp(stage.scenario.clients, stage.scenario.ramp_up_s)[job.index :: job.workers]
+        expected = 0
         for seat, at_s in zip(self._seats, times_s, strict=True):
             wait_s = at_s - (now_us() - at_us) / 1e6
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+            # A server that is overrun while it accepts serves nobody: all would give up, and come again.
+            await stage.are_ready(expected - stage.scenario.connecting + 1)
             self._living.append(self._start(seat.run(), f"seat {seat.number}"))
-        expected = sum(not isinstance(seat, DeafSeat) for seat in self._seats)
-        while stage.been_ready < expected:
-            stage.changed.clear()
-            await stage.changed.wait()
+            expected += not isinstance(seat, DeafSeat)
+        await stage.are_ready(expected)
         gc.collect()
         gc.freeze()  # the seats stay; a collection that visits them all would hold up every delivery meanwhile
         self._tell(Ready())
@@ -218,9 +219,15 @@ class Worker:
                     connections=self._stage.ready,
                     cpu_s=reading.cpu_s if reading else 0.0,
                     memory_bytes=reading.memory_bytes if reading else 0,
+                    memory_before_bytes=self._memory_before_bytes,
                 )
             )
             second += 1
+
+
+def _resident_bytes() -> int:
+    reading = usage.read(os.getpid())
+    return reading.memory_bytes if reading else 0
 
 
 def _is_complete(seat: AnySeat, lasts: dict[str, list[Last]]) -> bool:

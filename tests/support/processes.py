@@ -55,11 +55,13 @@ async def run(*arguments: str, environment: Mapping[str, str] | None = None) -> 
     return await run_program(*GATEWAY, *arguments, environment=environment)
 
 
-async def run_program(*command: str, environment: Mapping[str, str] | None = None) -> Finished:
+async def run_program(
+    *command: str, environment: Mapping[str, str] | None = None, timeout_s: float = _START_TIMEOUT_S
+) -> Finished:
     """Run one command to its end; it is killed, and the test fails, if that takes too long."""
     process = await _start(command, environment)
     try:
-        async with asyncio.timeout(_START_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -10,7 +10,7 @@ def _report(second: int, *latencies_us: int, cpu_s: float = 0.0) -> Report:
     for latency_us in latencies_us:
         histogram.record(latency_us)
     counted = Counted(delivered=len(latencies_us), latency=histogram.encode(), errors={"x": 1}, behind_us=second * 1000)
-    return Report(second=second, counted=counted, connections=10, cpu_s=cpu_s, memory_bytes=5)
+    return Report(second=second, counted=counted, connections=10, cpu_s=cpu_s, memory_bytes=5, memory_before_bytes=3)
 
 
 def test_a_second_is_whole_with_the_last_workers_report_and_holds_what_all_said() -> None:

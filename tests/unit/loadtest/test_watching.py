@@ -165,6 +165,18 @@ def test_refused_publications_are_due_nowhere_and_unanswered_ones_are_in_doubt()
     assert (reckoning.acknowledged, reckoning.refused, reckoning.unanswered) == (3, 2, 1)
 
 
+def test_offsets_tell_the_order_between_publishers() -> None:
+    counts = Counts()
+    watch = Watch("c", 7, counts)
+    watch.confirmed(50)
+    for publisher, number, offset in ((A, 0, 1), (B, 0, 3), (A, 1, 2), (A, 2, 4), (B, 1, 5)):
+        watch.take(publisher, number, offset)
+    assert counts.reordered == 1
+    watch.confirmed(90, has_history=True)  # a new stay, perhaps of a new stream
+    watch.take(A, 3, 1)
+    assert counts.reordered == 1
+
+
 def test_publishers_are_told_apart() -> None:
     counts = Counts()
     watch = Watch("c", 7, counts)
