@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -100,7 +101,7 @@ def _compare_peers(options: argparse.Namespace) -> int:
     code = 0
     try:
         _run(race.run())
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         _say("Interrupted; what follows is what was measured so far.")
         code = _INTERRUPTED
     findings = race.findings()
@@ -166,14 +167,25 @@ class _Race:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run *work* on the fastest loop that is there."""
+    """Run *work* on the fastest loop that is there.
+
+    Raises:
+        asyncio.CancelledError: if somebody ended it (SIGINT, SIGTERM); all that it had started has ended, too.
+    """
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):  # there is none for Windows
         import uvloop  # noqa: PLC0415 - the same
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
+        runner.run(_until_told(work))
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work, name="peers")
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
+    await task
 
 
 def _raise_descriptor_limit(needed: int) -> None:

@@ -1,6 +1,8 @@
 """The comparison of peers: its load side against a server that errs on purpose, and short runs of the real peers."""
 
+import asyncio
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -198,3 +200,29 @@ async def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], s
     assert (finished.code, finished.out) == (2, "")
     assert sentence in finished.err
     assert "Traceback" not in finished.err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_whoever_ends_it_gets_what_was_measured_and_nothing_is_left_running(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
+    many = ["--subscribers", "20", "--in-flight", "1", "--deliveries", "400", "--rounds", "100", "--peers", "gateway"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtest", "compare-peers", *many, "--output", str(tmp_path)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    while b"round 1, gateway:" not in await process.stderr.readline():
+        assert process.returncode is None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    servers = [Path("/proc", pid) for pid in await asyncio.to_thread(lambda: children.read_text().split())]
+    process.send_signal(signum)
+    out, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert b"Interrupted; what follows is what was measured so far." in err
+    assert b"| **gateway**, in memory |" in out
+    assert not any(server.exists() for server in servers)
+    findings = msgspec.json.decode((tmp_path / "peers.json").read_bytes(), type=Findings)
+    assert 1 <= len(findings.runs) < 100
