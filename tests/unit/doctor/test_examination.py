@@ -1,7 +1,7 @@
 """How findings are written."""
 
 from gateway.config import ConfigError
-from gateway.doctor.command import as_text, examine
+from gateway.doctor.examination import as_text, examine
 from gateway.doctor.finding import Verdict, error, ok, warning
 
 

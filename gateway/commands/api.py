@@ -4,10 +4,11 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
+from gateway.commands.terminal import add_key
 from gateway.messaging.batches import BATCH, METHODS
 
 DEFAULT_URL: Final = "http://127.0.0.1:9000"
@@ -16,21 +17,11 @@ _FAILED: Final = 1
 _USAGE_ERROR: Final = 2
 
 
-def add_key(parser: argparse.ArgumentParser) -> None:
-    """Add the option of a key."""
-    key = os.environ.get("GATEWAY_API_KEY", "")
-    parser.add_argument("--key", default=key, help="an API key; better from the environment (env: GATEWAY_API_KEY)")
-
-
-def add_command(commands: Any) -> None:
-    """Add `api` to the subparsers of a command line."""
+def add_arguments(api: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
     methods = ", ".join((*METHODS, BATCH))
-    api = commands.add_parser(
-        "api",
-        help="call the server API and print the result",
-        description="Call a method of a node's server API and print its result.",
-        epilog=f"Methods: {methods}. A node describes their bodies at /docs of its internal port.",
-    )
+    api.description = "Call a method of a node's server API and print its result."
+    api.epilog = f"Methods: {methods}. A node describes their bodies at /docs of its internal port."
     api.add_argument("method", choices=(*METHODS, BATCH), metavar="METHOD")
     api.add_argument(
         "body", nargs="?", default="{}", metavar="JSON", help='the call (default: {}; "-": standard input)'

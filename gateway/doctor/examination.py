@@ -1,12 +1,10 @@
-"""`gateway doctor`: all checks, and what they found, a line each or as JSON."""
+"""All checks, and what they found: a line each, or as JSON."""
 
-import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from gateway.config import BrokerType, Config, ConfigError
 from gateway.doctor.certificate import check_certificate
@@ -35,24 +33,6 @@ def examine(read: Callable[[], Config]) -> list[Finding]:
     return findings
 
 
-def add_command(commands: Any, *, add_config: Callable[[Any], None], load: Callable[[Any], Config]) -> None:
-    """Add `doctor` to *commands*; *load* reads the configuration that its options name."""
-    doctor = commands.add_parser("doctor", help="look for what is wrong, and say what to do")
-    add_config(doctor)
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-
-    def run(options: argparse.Namespace) -> int:
-        findings = examine(lambda: load(options))
-        worst = max(each.verdict for each in findings)
-        if options.json:
-            print(_as_json(findings, worst))
-        else:
-            print(as_text(findings, is_coloured=sys.stdout.isatty()))
-        return int(worst)
-
-    doctor.set_defaults(run=run)
-
-
 def as_text(findings: Iterable[Finding], *, is_coloured: bool = False) -> str:
     """Write findings as lines: verdict, subject, text; what to do is in a line of its own, below."""
     lines = []
@@ -68,6 +48,7 @@ def as_text(findings: Iterable[Finding], *, is_coloured: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _as_json(findings: Iterable[Finding], worst: Verdict) -> str:
+def as_json(findings: Iterable[Finding], worst: Verdict) -> str:
+    """Write findings, and the *worst* verdict of them, for machines."""
     listed = [each._asdict() | {"verdict": each.verdict.word} for each in findings]
     return json.dumps({"verdict": worst.word, "findings": listed}, indent=2)

@@ -15,7 +15,6 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from gateway import calling
 from gateway.client import (
     Backoff,
     Client,
@@ -34,7 +33,6 @@ from gateway.client import (
 )
 from gateway.client.errors import advice
 from gateway.protocol.messages import ClientInfo
-from gateway.publisher import AsyncPublisher, PublisherError
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8000/connection/websocket"
 _FAILED: Final = 1
@@ -44,35 +42,49 @@ _FIRST_ATTEMPTS: Final = 2
 """Retries of a publish's connection: whoever sits before it wants to know."""
 
 
-def add_commands(commands: Any) -> None:
-    """Add both commands to the subparsers of a command line."""
-    publish = commands.add_parser("publish", help="publish into a channel", description="Publish into a channel.")
+class _FailedError(Exception):
+    """A publish over the server API failed; the text says why."""
+
+
+def add_publish_arguments(publish: argparse.ArgumentParser) -> None:
+    """Say what `publish` takes."""
     publish.add_argument("channel")
     publish.add_argument("data", help='JSON; "-": one publication for each line of standard input')
     publish.add_argument(
         "--text", action="store_true", help="take DATA, or each line, for text and publish a JSON string"
     )
-    calling.add_key(publish)
+    add_key(publish)
     publish.add_argument(
         "--api",
         default=os.environ.get("GATEWAY_API_URL", ""),
         metavar="URL",
         help="publish over the server API at URL, with --key, and not as a client (env: GATEWAY_API_URL)",
     )
+    _add_server(publish)
     publish.set_defaults(run=_publish)
-    subscribe = commands.add_parser(
-        "subscribe", help="print what is published", description="Print what is published, a line for each."
-    )
+
+
+def add_subscribe_arguments(subscribe: argparse.ArgumentParser) -> None:
+    """Say what `subscribe` takes."""
     subscribe.add_argument("channels", nargs="+", metavar="channel")
     subscribe.add_argument("--json", action="store_true", help="print whole publications as JSON, channel included")
     subscribe.add_argument(
         "--since", type=_position, metavar="OFFSET[:EPOCH]", help="begin with what follows this place in the stream"
     )
     subscribe.add_argument("--count", type=int, metavar="N", help="end after N publications")
+    _add_server(subscribe)
     subscribe.set_defaults(run=_subscribe)
-    for command in (publish, subscribe):
-        command.add_argument("--url", default=os.environ.get("GATEWAY_URL", DEFAULT_URL), help="(env: GATEWAY_URL)")
-        command.add_argument("--token", default=os.environ.get("GATEWAY_TOKEN", ""), help="(env: GATEWAY_TOKEN)")
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Add the option of a key of the server API."""
+    key = os.environ.get("GATEWAY_API_KEY", "")
+    parser.add_argument("--key", default=key, help="an API key; better from the environment (env: GATEWAY_API_KEY)")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default=os.environ.get("GATEWAY_URL", DEFAULT_URL), help="(env: GATEWAY_URL)")
+    parser.add_argument("--token", default=os.environ.get("GATEWAY_TOKEN", ""), help="(env: GATEWAY_TOKEN)")
 
 
 def _position(text: str) -> StreamPosition:
@@ -90,7 +102,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(work)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except (ClientError, PublisherError) as error:
+    except (ClientError, _FailedError) as error:
         print(error, file=sys.stderr)
         return _FAILED
     except BrokenPipeError:
@@ -160,8 +172,13 @@ async def _publish_all(
 async def _publishing(options: argparse.Namespace) -> AsyncIterator[Callable[[msgspec.Raw], Awaitable[object]]]:
     """Give what publishes one payload: a backend's call of the server API if there is a URL for it, else a client."""
     if options.api:
-        async with AsyncPublisher.over_http(options.api, key=options.key) as publisher:
-            yield lambda data: publisher.publish(options.channel, bytes(data))
+        from gateway.publisher import AsyncPublisher, PublisherError  # noqa: PLC0415 - brings what only this needs
+
+        try:
+            async with AsyncPublisher.over_http(options.api, key=options.key) as publisher:
+                yield lambda data: publisher.publish(options.channel, bytes(data))
+        except PublisherError as error:
+            raise _FailedError(str(error)) from error
         return
     settings = ClientSettings(name="gateway-cli", backoff=Backoff(max_retries=_FIRST_ATTEMPTS))
     async with Client(options.url, token=options.token, settings=settings, on_event=_note) as client:
