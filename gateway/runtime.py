@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 from starlette.types import ASGIApp
 
+from gateway.api.application import APIApplication
 from gateway.api.keys import KeyRing
 from gateway.api.server import ServerAPI
 from gateway.broker.contract import BrokerError, Engine, EngineError
@@ -101,9 +102,6 @@ class Runtime(Figured):
             monotonic=self._clock.monotonic,
             max_depth=self.config.json_.max_depth,
         )
-        from gateway.api.application import APIApplication  # noqa: PLC0415 - see below
-
-        # FastAPI takes half a second to import, which no command but `serve` should pay.
         return APIApplication(api, pages, has_documentation=not is_public)
 
     # A changed configuration.
