@@ -22,9 +22,10 @@ from gateway.api.requests import ERROR_MODE_HEADER, KEY_HEADER, KEY_PARAMETER
 from gateway.api.schemas import components, reference
 from gateway.api.server import HOT, PREFIX, REASON_HEADER, STATUSES, Answer, ServerAPI, respond
 from gateway.messaging.batches import BATCH, METHODS
-from gateway.protocol import server_api
+from gateway.protocol import server_results
 from gateway.protocol.messages import Empty, RPCResult
-from gateway.protocol.server_api import APIError, BatchCall, BatchResult
+from gateway.protocol.server_api import APIError, BatchCall
+from gateway.protocol.server_results import BatchResult
 
 _PAGE: Final = files("gateway.api") / "docs"
 _ASSETS: Final = files("fastapi_swagger") / "resources"
@@ -41,16 +42,16 @@ _HEADERS: Final = {
 }
 _HOT_PATHS: Final = {f"{PREFIX}{name}": name for name in HOT}
 _RESULTS: Final[dict[str, type[Any]]] = {
-    "publish": server_api.PublishResult,
-    "broadcast": server_api.BroadcastResult,
-    "presence": server_api.PresenceResult,
-    "presence_stats": server_api.PresenceStatsResult,
-    "history": server_api.ReadHistory,
-    "info": server_api.InfoResult,
-    "channels": server_api.ChannelsResult,
+    "publish": server_results.PublishResult,
+    "broadcast": server_results.BroadcastResult,
+    "presence": server_results.PresenceResult,
+    "presence_stats": server_results.PresenceStatsResult,
+    "history": server_results.ReadHistory,
+    "info": server_results.InfoResult,
+    "channels": server_results.ChannelsResult,
     "rpc": RPCResult,
-    "connections": server_api.ConnectionsResult,
-    "drain": server_api.DrainResult,
+    "connections": server_results.ConnectionsResult,
+    "drain": server_results.DrainResult,
 }
 """What methods answer with, where it is not `{}`."""
 _ABOUT: Final = f"""\

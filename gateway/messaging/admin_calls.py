@@ -18,6 +18,7 @@ from gateway.messaging.control import NodeInfo
 from gateway.messaging.handlers import Handler, Request
 from gateway.messaging.trends import KEPT_POINTS, Point, Trends
 from gateway.protocol import server_api as api
+from gateway.protocol import server_results
 from gateway.protocol.messages import ClientInfo
 from gateway.protocol.server_api import Refusal
 from gateway.protocol.tap_codec import Shown, shown
@@ -76,15 +77,15 @@ class ChannelsFound(msgspec.Struct):
 
     channels: list[tuple[str, int]]
     total: int
-    silent: list[api.SilentNode]
+    silent: list[server_results.SilentNode]
 
 
 class ConnectionsFound(msgspec.Struct):
     """A page of connections, and the *names* of the nodes that they are on, by uid."""
 
-    connections: list[api.ConnectionResult]
+    connections: list[server_results.ConnectionResult]
     cursor: str
-    silent: list[api.SilentNode]
+    silent: list[server_results.SilentNode]
     names: dict[str, str]
 
 
@@ -200,7 +201,7 @@ def _whole(node: NodeInfo) -> dict[str, Any]:
     return msgspec.structs.asdict(node) | {"figures": msgspec.structs.asdict(node.figures)}
 
 
-def _payload(stored: api.StoredPublication) -> Shown:
+def _payload(stored: server_results.StoredPublication) -> Shown:
     return shown(base64.b64decode(stored.b64data) if stored.b64data else bytes(stored.data))
 
 

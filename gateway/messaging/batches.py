@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 from gateway.messaging.administration import Administration, Sent, published
 from gateway.protocol import server_api as api
 from gateway.protocol.messages import NOTHING
-from gateway.protocol.server_api import BatchCall, BatchCommand, BatchReply, BatchResult, PublishCall, Refusal, Scope
+from gateway.protocol.server_api import BatchCall, BatchCommand, PublishCall, Refusal, Scope
+from gateway.protocol.server_results import BatchReply, BatchResult
 
 MAX_PARALLEL: Final = 16
 """How many calls of one batch are worked on at the same time, publications aside."""

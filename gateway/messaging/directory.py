@@ -16,7 +16,8 @@ from gateway.messaging.conversation import Conversation
 from gateway.messaging.services import Services
 from gateway.messaging.survey import Survey
 from gateway.messaging.translation import named
-from gateway.protocol.server_api import ConnectionResult, ConnectionsCall, ConnectionsResult
+from gateway.protocol.server_api import ConnectionsCall
+from gateway.protocol.server_results import ConnectionResult, ConnectionsResult
 
 _encode: Final = msgspec.json.Encoder().encode
 _read_call: Final = msgspec.json.Decoder(ConnectionsCall).decode

@@ -16,17 +16,8 @@ from gateway.protocol import codes, server_api
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import NOTHING, Publication, payload
-from gateway.protocol.server_api import (
-    BroadcastCall,
-    DisconnectReason,
-    NodeMetrics,
-    NodeResult,
-    PublishCall,
-    Refusal,
-    SilentNode,
-    StoredPublication,
-    SubscriptionOverrides,
-)
+from gateway.protocol.server_api import BroadcastCall, DisconnectReason, PublishCall, Refusal, SubscriptionOverrides
+from gateway.protocol.server_results import NodeMetrics, NodeResult, SilentNode, StoredPublication
 
 _DISCONNECT_CODES: Final = range(3000, 5000)
 _MAX_REASON_BYTES: Final = 123

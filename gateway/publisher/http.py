@@ -21,7 +21,8 @@ from gateway.protocol import codes, server_api
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import NOTHING, Publication
-from gateway.protocol.server_api import BroadcastCall, BroadcastResult, PublishCall, PublishReply, PublishResult
+from gateway.protocol.server_api import BroadcastCall, PublishCall
+from gateway.protocol.server_results import BroadcastResult, PublishReply, PublishResult
 from gateway.publisher.desk import Desk, Extras, Receipt, check_extras, check_names, encode
 from gateway.publisher.errors import PublisherError, PublishRejectedError, UnavailableError
 
