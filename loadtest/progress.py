@@ -132,4 +132,4 @@ def progress(*, is_quiet: bool, is_plain: bool) -> Progress:
 
 
 def _ms(timeline: Timeline, percent: float) -> str:
-    return f"{timeline.delivery.percentile_us(percent) / 1000:.1f} ms"
+    return f"{timeline.delivery.percentile_us(percent) / 1000:.1f} ms" if timeline.delivery.count else "-"

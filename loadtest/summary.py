@@ -41,8 +41,8 @@ def _lines(results: Results) -> Iterator[str]:
     for kind, count in sorted(_errors(results).items()):
         yield _row("error", f"{kind}: {count}")
     for finding in found.findings[:_SHOWN]:
-        numbers = f"{finding.first} to {finding.last} of publisher {finding.publisher}"
-        yield _row("fault", f"{finding.kind} in {finding.channel} at client {finding.subscriber}: numbers {numbers}")
+        numbers = f": {finding.first} to {finding.last} of publisher {finding.publisher}" if finding.first >= 0 else ""
+        yield _row("fault", f"{finding.kind} in {finding.channel} at client {finding.subscriber}{numbers}")
     yield from (_row("note", note) for note in results.notes)
     for check in results.verdict.checks:
         yield _row("met" if check.is_met else "MISSED", f"{check.text} ({_measured(check)})")
