@@ -205,6 +205,8 @@ def _first_of_each_kind(findings: Sequence[Finding]) -> list[Finding]:
 
 def _notes(seconds: Sequence[Second], load_before: float, model: Model) -> list[str]:
     notes = []
+    if not any(second.delivered for second in seconds):
+        notes.append("Nothing was delivered, so nothing was checked.")
     if load_before > _BUSY:
         notes.append(
             f"Before the run {load_before:.1f} processes ran or waited for a core on average: other work had its part "

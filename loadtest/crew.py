@@ -61,7 +61,8 @@ class Crew:
                 self._on_report(number, answer)
             else:
                 inbox.put_nowait(answer)
-        inbox.put_nowait(Failed(f"worker {number} ended before its time"))
+        code = await self._processes[number].wait()
+        inbox.put_nowait(Failed(f"worker {number} ended before its time, with {code}"))
 
     async def end(self) -> None:
         """Let all of them go; those that do not are killed."""

@@ -69,6 +69,7 @@ class Worker:
         self._arriving: asyncio.Task[None] | None = None
         self._breaks: list[asyncio.TimerHandle] = []
         self._memory_before_bytes = _resident_bytes()
+        self._second = 0
 
     async def run(self, inbox: asyncio.StreamReader) -> None:
         """Take orders until the last."""
@@ -164,18 +165,18 @@ class Worker:
     async def _drain(self, lasts: dict[str, list[Last]], patience_s: float) -> None:
         until_us = now_us() + int(patience_s * 1e6)
         lasts = lasts_by_channel([lasts])
-        waiting = self._staying
+        begun = self._seats[: len(self._living)]  # the others' turn never came: somebody ended the run
+        waiting = begun
         while waiting and now_us() < until_us:
             waiting = [seat for seat in waiting if not _is_complete(seat, lasts)]
             if waiting:
                 await asyncio.sleep(_LOOKS_EVERY_S)
         stage = self._stage
         unrestored = 0
-        for seat in self._staying:
-            if seat.is_ready:
-                for watch in seat.watches():
-                    stage.keep(watch.close(lasts.get(watch.channel, [])))
-            else:
+        for seat in begun:
+            for watch in seat.watches():
+                stage.keep(watch.close(lasts.get(watch.channel, []) if seat.is_ready else []))
+            if _stays(seat) and not seat.is_ready:
                 unrestored += 1
                 stage.counts.find("unrestored", Watch(_channel_of(seat, stage), seat.number, stage.counts))
         self._tell(
@@ -188,11 +189,6 @@ class Worker:
             )
         )
 
-    @property
-    def _staying(self) -> list[AnySeat]:
-        """The seats that should be there at the end."""
-        return [seat for seat in self._seats if seat.plan.lives_s is None and not isinstance(seat, DeafSeat | APISeat)]
-
     async def _leave(self, duration_s: float) -> None:
         for seat in self._seats:
             seat.leave()
@@ -200,6 +196,7 @@ class Worker:
                 await asyncio.sleep(duration_s / len(self._seats))
         if self._living:
             await asyncio.wait(self._living, timeout=_LEAVING_S)
+        self._report_now()  # of what was left of a second
 
     def _cancel(self) -> None:
         for task in (*self._living, self._arriving, self._reporting):
@@ -208,21 +205,23 @@ class Worker:
 
     async def _report(self, at_us: int) -> None:
         """Say what was counted, at the end of each second."""
-        second = 0
         while True:
-            await asyncio.sleep((at_us - now_us()) / 1e6 + second + 1)
-            reading = usage.read(os.getpid())
-            self._tell(
-                Report(
-                    second=second,
-                    counted=self._stage.tally.take(),
-                    connections=self._stage.ready,
-                    cpu_s=reading.cpu_s if reading else 0.0,
-                    memory_bytes=reading.memory_bytes if reading else 0,
-                    memory_before_bytes=self._memory_before_bytes,
-                )
+            await asyncio.sleep((at_us - now_us()) / 1e6 + self._second + 1)
+            self._report_now()
+
+    def _report_now(self) -> None:
+        reading = usage.read(os.getpid())
+        self._tell(
+            Report(
+                second=self._second,
+                counted=self._stage.tally.take(),
+                connections=self._stage.ready,
+                cpu_s=reading.cpu_s if reading else 0.0,
+                memory_bytes=reading.memory_bytes if reading else 0,
+                memory_before_bytes=self._memory_before_bytes,
             )
-            second += 1
+        )
+        self._second += 1
 
 
 def _resident_bytes() -> int:
@@ -230,8 +229,15 @@ def _resident_bytes() -> int:
     return reading.memory_bytes if reading else 0
 
 
+def _stays(seat: AnySeat) -> bool:
+    """Whether it should be there at the end."""
+    return seat.plan.lives_s is None
+
+
 def _is_complete(seat: AnySeat, lasts: dict[str, list[Last]]) -> bool:
-    return seat.is_ready and all(watch.is_complete(lasts.get(watch.channel, ())) for watch in seat.watches())
+    if not seat.is_ready:
+        return not _stays(seat)
+    return all(watch.is_complete(lasts.get(watch.channel, ())) for watch in seat.watches())
 
 
 def _channel_of(seat: AnySeat, stage: Stage) -> str:

@@ -194,11 +194,20 @@ async def test_it_is_found_during_recovery_too(fault: Fault, kind: str) -> None:
     }
 
 
+async def test_what_is_lost_on_those_who_come_and_go_is_found_unless_it_was_their_last() -> None:
+    async with faulty_server(Fault.LOSE, every=200) as server:
+        loaded = await load("churn", "--target", server.url, *sets(clients=22, rate=200, stay_s=1))
+    found = loaded.results.verification
+    assert server.faults >= 10
+    assert server.faults / 2 <= found.lost <= server.faults
+    assert (found.duplicated, found.reordered) == (0, 0)
+
+
 async def test_a_stall_is_felt_by_all_that_would_have_been_sent_meanwhile() -> None:
     """Coordinated omission: of a stall of 200 ms, half of its publications wait for more than 100."""
     counts = {}
     for model in ("open", "closed"):
-        async with faulty_server(stall_at=700, stall_s=0.2) as server:
+        async with faulty_server(stall_at=150, stall_s=0.2) as server:
             loaded = await load("fanout", "--target", server.url, *sets(clients=2, rate=1000, model=model))
         assert loaded.results.verdict.is_passed
         counts[model] = merged([loaded.results.latency.delivery]).count_above(100_000)
