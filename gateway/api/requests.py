@@ -18,7 +18,6 @@ KEY_HEADER: Final = "X-API-Key"
 KEY_PARAMETER: Final = "api_key"
 ERROR_MODE_HEADER: Final = "X-Centrifugo-Error-Mode"
 _KEY_HEADER: Final = KEY_HEADER.lower().encode()
-_KEY_PARAMETER: Final = KEY_PARAMETER.encode()
 _ERROR_MODE_HEADER: Final = ERROR_MODE_HEADER.lower().encode()
 _SCHEMES: Final = (b"apikey", b"bearer")
 
@@ -58,7 +57,9 @@ def read_head(scope: Scope) -> Head:
         scheme, _, rest = authorization.partition(b" ")
         key = rest.strip() if scheme.lower() in _SCHEMES else b""
     if not key and scope["query_string"]:
-        key = dict(parse_qsl(scope["query_string"])).get(_KEY_PARAMETER, b"")
+        # Bytes as they came, since a query may hold any, and is nobody's mistake but its sender's.
+        query = parse_qsl(scope["query_string"].decode("latin-1"), encoding="latin-1")
+        key = dict(query).get(KEY_PARAMETER, "").encode("latin-1")
     return Head(key, wants_transport_errors, size)
 
 

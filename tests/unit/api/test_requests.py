@@ -31,6 +31,8 @@ def head(*headers: tuple[bytes, bytes], query: bytes = b"") -> Head:
         ([], b"x=1&api_key=a%20b%2B", b"a b+"),
         ([], b"api_key=", b""),
         ([], b"API_KEY=k", b""),
+        ([], b"api_key=k%C3%BC\xff", b"k\xc3\xbc\xff"),
+        ([], b"\xc3\xbc=1&api_key=k", b"k"),
         ([(b"x-api-key", b"header"), (b"authorization", b"Bearer other")], b"api_key=third", b"header"),
         ([(b"authorization", b"Bearer other")], b"api_key=third", b"other"),
         ([(b"authorization", b"Basic other")], b"api_key=third", b"third"),
