@@ -150,8 +150,9 @@ _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
 _PAIR: Final = rf"{_WORD}=(?:{_WORD}|{_QUOTED})"
 _PAIRS: Final = re.compile(rf"({_WORD})=({_WORD}|{_QUOTED})")
 # The element at the right end. It is looked for from there: an open quote further left, which a client may have put
-# there, must not swallow what the proxy has added. Commas within quotes are the element's own.
-_LAST: Final = re.compile(rf"(?:^|,)[ \t]*((?:{_PAIR})?(?:;(?:{_PAIR})?)*+)[ \t]*$")
+# there, must not swallow what the proxy has added. Commas within quotes are the element's own. Blanks are taken for
+# good (`*+`): to try each number of them would be quadratic, and what stands further left anybody may have written.
+_LAST: Final = re.compile(rf"(?:^|,)[ \t]*+((?:{_PAIR})?(?:;(?:{_PAIR})?)*+)[ \t]*+$")
 # 6: nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode
 _NODE: Final = re.compile(r"(?:(\d+\.\d+\.\d+\.\d+)|\[([0-9a-fA-F:.]+)\])(?::(?:\d{1,5}|_[A-Za-z0-9._\-]+))?")
 _HIDDEN: Final = re.compile(r"(?:unknown|_[A-Za-z0-9._\-]+)(?::(?:\d{1,5}|_[A-Za-z0-9._\-]+))?", re.IGNORECASE)

@@ -1,5 +1,6 @@
 """Who is believed about where a request comes from, and who is not."""
 
+import time
 from typing import Any
 
 import pytest
@@ -137,6 +138,17 @@ def test_commas_and_escapes_within_quotes_are_the_elements_own() -> None:
 def test_the_header_that_the_proxies_do_not_set_is_not_read(header: str) -> None:
     """A proxy that sets the one passes on what a client wrote into the other."""
     assert client_of("10.1.1.1", header, also="for=6.6.6.6" if header == XFF else "6.6.6.6") == ("10.1.1.1", 0)
+
+
+@pytest.mark.parametrize("filler", [" ", "\t", ",", ", ", ';a="', "a=b;", ',a="', '\\"'])
+@pytest.mark.parametrize("header", [XFF, FORWARDED])
+def test_a_header_full_of_anything_does_not_hold_up_the_loop(header: str, filler: str) -> None:
+    """The longest that a head has room for; blanks once took seconds."""
+    own = "203.0.113.7" if header == XFF else "for=203.0.113.7"
+    line = f",{filler * (15_000 // len(filler))}x, {own}"
+    began_s = time.process_time()
+    assert client_of("10.1.1.1", header, line) == ("203.0.113.7", 0)
+    assert time.process_time() - began_s < 0.3
 
 
 @pytest.mark.parametrize(("trusted", "address"), [(["unix:"], "203.0.113.7"), (["127.0.0.1"], ""), ([], "")])
