@@ -9,15 +9,24 @@ from typing import Final
 
 from gateway.domain.ratelimit import RateLimit, TokenBucket
 
+_SITE_BITS: Final = 64
 MAX_REMEMBERED: Final = 65536
 """Addresses whose rate is remembered; the one that has not come for longest is forgotten for a new one."""
 
 
 def address_key(address: str) -> str:
-    """Return what is limited together with *address*: the network of an IPv6 address, else itself."""
+    """Return what is limited together with *address*: the network of an IPv6 address, else itself.
+
+    An IPv4 client of a socket that listens for both (`::ffff:192.0.2.1`) is one of IPv4. What is no address stands for
+    itself.
+    """
     if ":" not in address:
         return address
-    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed), _SITE_BITS), strict=False))
 
 
 class AddressLimits:

@@ -13,10 +13,16 @@ from gateway.domain.addresses import AddressLimits, address_key
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("a:name", "a:name"),
     ],
 )
 def test_an_ipv6_network_of_64_bits_counts_as_one_address(address: str, key: str) -> None:
     assert address_key(address) == key
+
+
+def test_ipv4_clients_of_a_socket_for_both_do_not_share_one_limit() -> None:
+    """With `http_server.address = "::"` that is how the kernel writes them, and all of them are in one /64."""
+    assert [address_key(each) for each in ("::ffff:192.0.2.1", "::ffff:192.0.2.2")] == ["192.0.2.1", "192.0.2.2"]
 
 
 def limits(*, count: int = 0, rate: int = 0) -> AddressLimits:
