@@ -398,6 +398,34 @@ async def test_guessing_is_limited_even_when_the_guess_is_right(http: httpx.Asyn
     assert (await _log_in(http, served, KEY)).status_code == 303
 
 
+async def test_guesses_that_come_at_the_same_time_are_limited_as_well(
+    http: httpx.AsyncClient, served: RunningNode
+) -> None:
+    """Forms whose ends are held back until all of them have been begun."""
+    begun = asyncio.Semaphore(0)
+    may_end = asyncio.Event()
+
+    async def body(number: int) -> AsyncIterator[bytes]:
+        yield b"key=guess"
+        begun.release()
+        await may_end.wait()
+        yield b"%d" % number
+
+    async def guess(number: int) -> int:
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        content = body(number)
+        return (await http.post("/admin/login", content=content, headers=_browser_headers(served) | form)).status_code
+
+    async with asyncio.TaskGroup() as tasks:
+        guesses = [tasks.create_task(guess(number)) for number in range(20)]
+        for _ in guesses:
+            await begun.acquire()
+        await http.get("/admin/session")
+        may_end.set()
+    statuses = [each.result() for each in guesses]
+    assert (statuses.count(403), statuses.count(429)) == (5, 15)
+
+
 async def test_logging_out_needs_a_page_of_this_server(http: httpx.AsyncClient, served: RunningNode) -> None:
     await _log_in(http, served, KEY)
     response = await http.post("/admin/logout", headers={"Origin": "http://evil.example"})

@@ -133,13 +133,14 @@ class AdminPages:
         if not is_from_own_page(request.headers):
             self._log.refused("cross_site", address)
             return _refuse_cross_site()
+        # Before the limit is asked: many forms whose ends are held back would else all have got past it together.
+        shown = await _form_field(request, "key")
         wait_s = self._limit.wait_s(address, now_s=self._monotonic())
         if wait_s:
             self._log.refused("limited", address)
             seconds = int(wait_s) + 1
             problem = f"Too many attempts from your address: wait {seconds} seconds."
             return self._login_form(request, problem, status=429, headers={"Retry-After": str(seconds)})
-        shown = await _form_field(request, "key")
         holder = self._keys.holder(shown.encode(errors="surrogatepass")) if shown else None
         if holder is None or not holder.may(Scope.ADMIN):
             # Both count: else a key of another scope could be guessed here.
