@@ -51,7 +51,7 @@ class Certificate:
         self._content = _read(settings)
         self.context = tls_context(settings)
         """The context for the listener; it follows what `prepare` puts in force."""
-        self.expires_at_unix_s = _expiry(settings)
+        self.expires_at_unix_s = _expiry(settings, self._content[0])
         """When the one in force expires."""
         self._newest = self.context
         self.context.sni_callback = self._hand_over
@@ -65,7 +65,7 @@ class Certificate:
         content = _read(settings)
         if content == self._content:
             return None
-        fresh, expires_at_unix_s = tls_context(settings), _expiry(settings)
+        fresh, expires_at_unix_s = tls_context(settings), _expiry(settings, content[0])
 
         def renew() -> None:
             self._newest, self._content = fresh, content
@@ -77,9 +77,12 @@ class Certificate:
         handshake.context = self._newest
 
 
-def _expiry(settings: TLSSettings) -> float:
-    """Return when the certificate of *settings* expires; the server's own is the first in its file."""
-    [own, *_] = x509.load_pem_x509_certificates(Path(settings.cert_pem_file).read_bytes())
+def _expiry(settings: TLSSettings, chain: bytes) -> float:
+    """Return when the certificate of *settings* expires; the server's own is the first in the *chain* of its file."""
+    try:
+        [own, *_] = x509.load_pem_x509_certificates(chain)
+    except ValueError as error:
+        raise ListenError(f"{settings.cert_pem_file} is no chain of certificates: {error}") from error
     return own.not_valid_after_utc.timestamp()
 
 
@@ -87,20 +90,25 @@ def tls_context(settings: TLSSettings) -> ssl.SSLContext:
     """Return a TLS context with the certificate of *settings*.
 
     Raises:
-        ListenError: if a file can't be read or the two do not match.
+        ListenError: if a file can't be read, the key needs a passphrase, or the two do not match.
     """
+
+    def refuse_passphrase() -> str:  # else OpenSSL asks for one at the terminal, and the node waits
+        raise ListenError(f"{settings.key_pem_file} has a passphrase: give the key without one")
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _read(settings)
     try:
-        context.load_cert_chain(settings.cert_pem_file, settings.key_pem_file)
-    except ssl.SSLError as error:
+        context.load_cert_chain(settings.cert_pem_file, settings.key_pem_file, password=refuse_passphrase)
+    except OSError as error:  # of OpenSSL, or a file that has gone in between, as when it is being renewed
         files = f"{settings.cert_pem_file} and {settings.key_pem_file}"
-        raise ListenError(f"{files} are no certificate and its key: {error.reason or error}") from error
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ListenError(f"{files} are no certificate and its key: {reason or error}") from error
     return context
 
 
-def _read(settings: TLSSettings) -> list[bytes]:
+def _read(settings: TLSSettings) -> tuple[bytes, bytes]:
     """Return what the files hold, since only this tells which of them can't be read."""
     found = []
     for name in (settings.cert_pem_file, settings.key_pem_file):
@@ -108,4 +116,5 @@ def _read(settings: TLSSettings) -> list[bytes]:
             found.append(Path(name).read_bytes())
         except OSError as error:
             raise ListenError(f"can't read {name}: {error.strerror}") from error
-    return found
+    chain, key = found
+    return chain, key

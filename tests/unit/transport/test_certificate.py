@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from gateway.transport.certificate import Certificate, ListenError, TLSSettings
 
@@ -81,9 +82,24 @@ def test_both_contexts_speak_nothing_older_than_tls_1_2(tmp_path: Path) -> None:
     assert shaken.server.context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
+def _mark_as_trusted(folder: Path) -> None:
+    """Write the certificate in the form that OpenSSL alone reads."""
+    server = folder / "server.pem"
+    server.write_text(server.read_text().replace(" CERTIFICATE", " TRUSTED CERTIFICATE"))
+
+
+def _encrypt(folder: Path) -> None:
+    key = folder / "server.key"
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(loaded.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (_mark_as_trusted, "is no chain of certificates"),
+        (_encrypt, "server.key has a passphrase: give the key without one"),
         (lambda folder: (folder / "server.key").unlink(), "can't read .*server.key: No such file"),
         (lambda folder: (folder / "server.pem").write_text(""), "are no certificate and its key"),
         (lambda folder: (folder / "server.key").write_text("half of a k"), "are no certificate and its key"),
@@ -104,3 +120,18 @@ def test_files_that_do_not_do_leave_the_certificate_as_it_was(tmp_path: Path, sp
     with pytest.raises(ListenError, match=words):
         Certificate(settings)
     assert Handshake(certificate.context).complete() == serial
+
+
+def test_a_file_that_goes_while_it_is_read_is_told_like_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = issue(tmp_path)
+    certificate = Certificate(settings)
+    issue(tmp_path)
+
+    def vanish(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", vanish)
+    with pytest.raises(ListenError, match="are no certificate and its key: No such file"):
+        certificate.prepare(settings)
