@@ -18,6 +18,7 @@ from playwright.async_api import Browser, Page, expect
 from gateway.api.admin.sessions import COOKIE
 from gateway.api.keys import HTTPAPISettings
 from gateway.client import Client
+from gateway.messaging.control import Figures, NodeInfo
 from tests.support.browsers import Complaints, running_browser
 from tests.support.clusters import redis_table
 from tests.support.nodes import SECRET, RunningNode, running_node
@@ -297,6 +298,28 @@ async def test_a_page_whose_node_has_stopped_says_so_and_tries_again(browser: Br
         await expect(ops.page.locator("#problems")).to_contain_text("This page reconnects by itself")
         closed = [event for event in node.events if event["event"] == "closed"]
         assert [(event["user"], event["code"]) for event in closed] == [("ops", 3001)]
+
+
+async def test_charts_go_on_after_the_node_of_a_page_has_been_restarted(browser: Browser) -> None:
+    """The numbers of points begin anew then, far below those that the page has seen."""
+    async with visited_and_gone(browser) as (ops, port), running_node(TABLE, {"http_server": {"internal_port": port}}):
+        await expect(ops.page.locator("#status")).to_have_attribute("data-state", "connected")
+        await expect(ops.page.locator(".node .chart-scale").first).to_contain_text("at most")
+
+
+@asynccontextmanager
+async def visited_and_gone(browser: Browser) -> AsyncIterator[tuple[Visitor, int]]:
+    """Have a page of a node that has run for long and is gone now; give its port, too."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with running_node(TABLE) as node:
+            port = node.node.internal_address[1]
+            for number in range(1_000):
+                another = NodeInfo("another", "another", "1", uptime_s=number, figures=Figures(cpu_s=number + 1))
+                node.node.trends.note(another, now_s=0)
+            ops = await stack.enter_async_context(visiting(browser, node))
+            await expect(ops.page.locator(".node .chart-scale").first).to_contain_text("at most")
+        await expect(ops.page.locator("#status")).not_to_have_attribute("data-state", "connected")
+        yield ops, port
 
 
 @pytest.mark.parametrize("path", ["", "/channels", "/channel?name=lobby:" + "long-" * 40, "/connections", "/publish"])

@@ -114,4 +114,11 @@ async function poll() {
   timer = setTimeout(poll, POLL_MS);
 }
 
-const session = connect({ ready: poll, lost: () => clearTimeout(timer) });
+/** Whoever answers now may be another node than before, or another process of it, which counts points anew. */
+function begin() {
+  newest = 0;
+  cards.clear();
+  poll();
+}
+
+const session = connect({ ready: begin, lost: () => clearTimeout(timer) });
