@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -45,26 +45,37 @@ def _call(options: argparse.Namespace) -> int:
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
         print(f"{url}: {str(error) or type(error).__name__}", file=sys.stderr)
         return _FAILED
+    told = _error_of(response)
+    if told:
+        print(told, file=sys.stderr)
+        return _FAILED
     if response.status_code != httpx.codes.OK:
         advice = {401: "no key, or a wrong one: --key or GATEWAY_API_KEY", 404: "there is no server API"}
         said = advice.get(response.status_code) or response.text.strip()
         print(f"{url}: {said} (status {response.status_code})", file=sys.stderr)
         return _FAILED
-    return _print(response)
-
-
-def _print(response: httpx.Response) -> int:
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        print(f"{response.url}: this is no server API, but something else", file=sys.stderr)
-        return _FAILED
-    error = answer.get("error")
-    if error is not None:
-        reason = response.headers.get("X-Error-Reason", "")
-        print(f"{error.get('message')} ({error.get('code')}): {reason}".removesuffix(": "), file=sys.stderr)
+    answer = _object_in(response)
+    if answer is None or "error" in answer:
+        print(f"{url}: this is no server API, but something else", file=sys.stderr)
         return _FAILED
     print(json.dumps(answer.get("result", answer), indent=2, ensure_ascii=False))
     return 0
+
+
+def _error_of(response: httpx.Response) -> str:
+    """Say why the call was not carried out, in whichever error mode the node is; empty if no node says so."""
+    answer = _object_in(response) or {}
+    match answer if response.status_code != httpx.codes.OK else answer.get("error"):
+        case {"code": int(code), "message": str(message)}:
+            reason = response.headers.get("X-Error-Reason", "")
+            return f"{message} ({code}): {reason}".removesuffix(": ")
+        case _:
+            return ""
+
+
+def _object_in(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        answer = response.json()
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None

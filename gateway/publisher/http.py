@@ -121,7 +121,7 @@ class Posting:
                     return receipts
                 is_sent = True
             elif isinstance(came, httpx.Response):
-                reason, is_sent = f"status {came.status_code}", True
+                reason, is_sent = came.headers.get(_REASON_HEADER) or f"status {came.status_code}", True
             else:
                 reason, is_sent = str(came) or type(came).__name__, is_sent or not isinstance(came, _NOT_SENT)
             if not left:
@@ -132,6 +132,9 @@ class Posting:
         """Return what became of each draft, and why that is to be asked again, if it is."""
         said = response.headers.get(_REASON_HEADER, "")
         if response.status_code != httpx.codes.OK:
+            told = _told_by_status(response)
+            if told is not None:
+                return self._receipts([PublishReply(error=told)] * len(self._names), said)
             error, reason = _STATUSES.get(response.status_code, (codes.BAD_REQUEST, response.text.strip()))
             raise PublishRejectedError(self._names[0], error, f"{self._url}: {reason or response.status_code}")
         try:
@@ -157,6 +160,14 @@ class Posting:
             failed = failed or ((said or error.message) if error is not None else "")
             receipts.append(Receipt(result.offset, result.epoch))
         return receipts, failed
+
+
+def _told_by_status(response: httpx.Response) -> server_api.APIError | None:
+    """Return the error that a node in the error mode `transport` has answered with, `None` if it has not."""
+    try:
+        return msgspec.json.decode(response.content, type=server_api.APIError)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _options(url: str, key: str, timeout_s: float) -> dict[str, Any]:

@@ -157,6 +157,27 @@ async def test_a_key_that_opens_nothing_is_told(
     await hand.close()
 
 
+TRANSPORT_MODE: dict[str, Any] = {"http_api": {"error_mode": "transport"}}
+
+
+@pytest.mark.parametrize(
+    ("channel", "error", "text"),
+    [
+        ("nope:a", codes.UNKNOWN_CHANNEL, "the namespace of 'nope:a' is not configured"),
+        ("objects:a", codes.BAD_REQUEST, "it takes JSON objects"),
+    ],
+)
+async def test_a_node_that_answers_by_statuses_is_understood(
+    kind: str, channel: str, error: ErrorCode, text: str
+) -> None:
+    async with running_node(TABLE, TRANSPORT_MODE) as node:
+        hand = make_hand(kind, node.internal_url)
+        with pytest.raises(PublishRejectedError, match=text) as refused:
+            await hand.publish(channel, 1)
+        assert refused.value.error == error
+        await hand.close()
+
+
 async def test_a_port_without_the_api_is_told(node: RunningNode, kind: str) -> None:
     hand = make_hand(kind, node.url)
     with pytest.raises(PublishRejectedError, match="there is no server API"):
@@ -205,6 +226,7 @@ AWAY = b'200 {"error":{"code":100,"message":"internal server error"}}'
         ([None, DONE], Receipt(7, "e"), "may have been published"),
         ([AWAY, DONE], Receipt(7, "e"), "may have been published"),
         ([b"502 gone", DONE], Receipt(7, "e"), "status 502"),
+        ([b'500 {"code":100,"message":"internal server error"}', DONE], Receipt(7, "e"), "status 500"),
         ([None, AWAY], "may have been published", "may have been published"),
         ([b"200 <html>", DONE], "this is no server API", "this is no server API"),
         ([b'200 {"result":[]}', DONE], "this is no server API", "this is no server API"),
@@ -324,3 +346,21 @@ async def test_the_command_line_says_what_went_wrong(node: RunningNode, capsys: 
         said = capsys.readouterr()
         assert (ended, said.out, text in said.err) == (code, "", True), (arguments, ended, said)
         assert "Traceback" not in said.err
+
+
+async def test_the_command_line_understands_a_node_that_answers_by_statuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running_node(TABLE, TRANSPORT_MODE) as node:
+        call = ("api", "publish", '{"channel":"nope:a","data":1}', "--api", node.internal_url, "--key", KEY)
+        assert await asyncio.to_thread(command, *call) == 1
+    assert capsys.readouterr().err.startswith("unknown channel (102): the namespace of 'nope:a' is not configured")
+
+
+async def test_the_command_line_is_not_confused_by_another_server(capsys: pytest.CaptureFixture[str]) -> None:
+    stub = Stub(b'200 {"error":"what?"}')
+    server = await asyncio.start_server(stub.serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await asyncio.to_thread(command, "api", "info", "--api", url) == 1
+    assert "this is no server API, but something else" in capsys.readouterr().err
