@@ -62,7 +62,8 @@ def make_logger(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _escape_controls,
-            structlog.dev.ConsoleRenderer(colors=stream.isatty()),
+            # Not by rich, which structlog takes where it is installed: it shows local variables, tokens among them.
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback),
         ]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         _Sink(stream),

@@ -168,3 +168,18 @@ def test_a_logger_of_somebody_else_keeps_its_level() -> None:
     assert [is_adjustable(each) for each in (foreign, ours, ours.bind(part="x"))] == [False, True, True]
     with pytest.raises(AssertionError, match="did not make"):
         set_level(foreign, Level.DEBUG)
+
+
+@pytest.mark.parametrize("form", [Format.TEXT, Format.JSON])
+def test_a_traceback_shows_no_local_variables_which_may_hold_tokens_and_payloads(form: Format) -> None:
+    def check(token: str) -> None:
+        raise ValueError(f"{len(token)} characters are too few")
+
+    stream, secret = Terminal(), "planted-secret"
+    log = make_logger(LogSettings(format=form), node="n1", stream=stream)
+    try:
+        check(secret)
+    except ValueError:
+        log.exception("command failed")
+    assert "14 characters are too few" in stream.getvalue()
+    assert secret not in stream.getvalue()
