@@ -182,8 +182,10 @@ class Runtime(Figured):
             ]
             self._watch([holding, announcing, *background])
             self.vitals.start(engine, self._echo, asyncio.get_running_loop().call_later)
-            yield services
-            self.vitals.stop()
+            try:
+                yield services
+            finally:
+                self.vitals.stop()
             # Of the commands that still wait the clients have gone, so nobody waits for what they would say.
             for task in (*background, *commands):
                 task.cancel()

@@ -1,5 +1,6 @@
 """The gateway inside somebody else's application, under uvicorn and under a strict server without sockets."""
 
+import asyncio
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.api.keys import HTTPAPISettings
 from gateway.asgi import GatewayApp, LifespanError, create_app
 from gateway.config import development, load, merge
+from gateway.observability.heartbeats import LOOKS_EVERY_S
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
 from gateway.publisher import AsyncPublisher, PublishRejectedError, Receipt, UnavailableError, publisher_of
 from tests.support.asgi_servers import Served, StrictServer, served
@@ -405,6 +407,25 @@ async def test_one_lifespan_at_a_time(embedded: Embedded) -> None:
         with pytest.raises(LifespanError, match="runs already"):
             async with gateway.lifespan():
                 raise AssertionError("two of them")
+
+
+@pytest.mark.parametrize("end", [RuntimeError, asyncio.CancelledError])
+async def test_a_lifespan_that_an_error_ends_leaves_no_timer_behind_that_looks_after_the_node(
+    embedded: Embedded, end: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+
+    async def fail() -> None:
+        async with embedded.gateway.lifespan():
+            monkeypatch.setattr(embedded.gateway.runtime.vitals, "look", lambda: looks.append(None))
+            await until(lambda: bool(looks), "somebody looks")
+            raise end
+
+    with pytest.raises((ExceptionGroup, asyncio.CancelledError)):
+        await fail()
+    looks.clear()
+    await asyncio.sleep(2 * LOOKS_EVERY_S)
+    assert (looks, embedded.gateway.is_running) == ([], False)
 
 
 async def test_a_kind_of_scope_that_nobody_knows_is_refused(embedded: Embedded) -> None:
