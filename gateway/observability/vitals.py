@@ -3,6 +3,7 @@
 The looks are made by a timer of the event loop and by no task: one that watches tasks must not be one that can die.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -91,7 +92,10 @@ class Vitals:
         loop_s = self._loop_time.advance(now_s)
         self.heartbeats.look(loop_s)
         if self._watermark.limit_bytes:
-            self._watermark.note(self._measure())
+            with contextlib.suppress(
+                OSError
+            ):  # no descriptor is left to read it by; the rest is looked at all the same
+                self._watermark.note(self._measure())
         self.readiness.memory_trouble = self._watermark.trouble
         if self._engine is not None and self._echo is not None:
             self._send_canary(self._engine, self._echo, loop_s)

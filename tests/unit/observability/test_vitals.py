@@ -1,5 +1,6 @@
 """All that a node's health is read from, as its looks find it; the test looks, and moves the clock."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ class Patient:
 
     def __init__(self, **settings: Any) -> None:
         self.now_s = 1000.0
-        self.used = 100 * MIB
+        self.used: int | None = 100 * MIB
         self.trouble: str | None = None
         self.is_deaf = False
         self.sent: list[Back] = []
@@ -28,7 +29,7 @@ class Patient:
             HealthSettings(**settings),
             monotonic=lambda: self.now_s,
             changed=self.changes.append,
-            measure=lambda: self.used,
+            measure=self._measure,
         )
         self.vitals.start(self, self._echo, self._call_later)
         self.vitals.begin_serving()
@@ -44,6 +45,11 @@ class Patient:
 
     def cancel(self) -> None:
         self.timer = None
+
+    def _measure(self) -> int:
+        if self.used is None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.used
 
     def _echo(self, back: Back) -> None:
         self.sent.append(back)
@@ -131,6 +137,13 @@ def test_above_the_watermark_a_node_is_unready_until_it_is_clearly_below() -> No
         patient.used = used * MIB
         found.append(patient.live(0.25) is None)
     assert found == [True, False, False, True]
+
+
+def test_a_node_that_has_no_descriptor_left_to_measure_with_still_notices_that_its_broker_is_deaf() -> None:
+    patient = Patient(memory_watermark=200 * MIB)
+    patient.used, patient.is_deaf = None, True
+    patient.live(14.0)
+    assert patient.vitals.unready_because() == NOT_BACK
 
 
 def test_without_a_watermark_nothing_is_measured() -> None:
