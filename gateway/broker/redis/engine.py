@@ -79,9 +79,10 @@ class RedisEngine:
 
     @property
     def slowest_turn_s(self) -> float:
-        """The longest wait before another attempt, and an attempt."""
+        """The longest wait, before another attempt or between two probes, and an attempt."""
         settings = self._settings
-        return settings.reconnect_max_delay_s + settings.connect_timeout_s + 2 * settings.timeout_s
+        wait_s = max(settings.reconnect_max_delay_s, settings.watchdog_interval_s)
+        return wait_s + settings.connect_timeout_s + 2 * settings.timeout_s
 
     async def run(self) -> None:
         """Hold the links up until `stop` is called or this is cancelled.

@@ -34,6 +34,15 @@ async def works(engine: RedisEngine) -> None:
     await until(lambda: received.publications == [("a", b"1")])
 
 
+# How long it may stand still.
+
+
+@pytest.mark.parametrize("waits", [{"watchdog_interval": "60s"}, {"reconnect_max_delay": "60s"}])
+def test_links_that_wait_as_long_as_they_are_told_to_are_not_taken_for_dead(waits: dict[str, str]) -> None:
+    engine = RedisEngine(RedisSettings.model_validate(waits), node_id="n1")
+    assert engine.slowest_turn_s == 60.0 + 1.0 + 2 * 2.0
+
+
 # What can be worked with.
 
 
