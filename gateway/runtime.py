@@ -78,6 +78,7 @@ class Runtime(Figured):
             self.live_parts.append(LivePart(("log.level",), lambda now: partial(set_level, log, now.log.level)))
         self._log = log
         self._wheel_turns = self._position_checks = 0
+        self._position_nap_s = 0.0
         self._surroundings: Surroundings | None = None
         self._administration: Administration | None = None
 
@@ -215,7 +216,8 @@ class Runtime(Figured):
     async def _check_positions(self, intake: Intake) -> None:
         while True:
             delay_s = self.config.client.channel_position_check_delay_s
-            await asyncio.sleep(delay_s / intake.rounds or _UNCHECKED_S)
+            self._position_nap_s = delay_s / intake.rounds or _UNCHECKED_S
+            await asyncio.sleep(self._position_nap_s)
             self._position_checks += 1
             if delay_s:
                 intake.check()
@@ -244,10 +246,7 @@ class Runtime(Figured):
         heartbeats.watch(lambda: {"cluster": cluster.turns}, lambda: self.config.node.announce_interval_s)
         heartbeats.watch(lambda: {"presence": presences.turns}, lambda: presences.slowest_turn_s)
         heartbeats.watch(lambda: {"timer wheel": self._wheel_turns}, lambda: 0.0)
-        heartbeats.watch(
-            lambda: {"position check": self._position_checks},
-            lambda: self.config.client.channel_position_check_delay_s + _UNCHECKED_S,
-        )
+        heartbeats.watch(lambda: {"position check": self._position_checks}, lambda: self._position_nap_s)
         for task in tasks:
             heartbeats.watch_end(task.get_name(), task.done)
 

@@ -26,6 +26,8 @@ class Presences:
         """How long what is entered or renewed from now on is kept."""
         self.turns = 0
         """How often `run` has looked whom to renew."""
+        self.slowest_turn_s = 0.0
+        """How long the turn takes that it is at: as long as the interval wanted when that began."""
         self._channels: dict[str, dict[str, Subscription]] = {}
         self._under_way = 0
         self._all_taken: asyncio.Event | None = None
@@ -65,15 +67,11 @@ class Presences:
         """Return the clients of this node that are kept in the presence of *channel*, by id."""
         return {client: each.info for client, each in self._channels.get(channel, {}).items()}
 
-    @property
-    def slowest_turn_s(self) -> float:
-        """How long a turn of `run` takes."""
-        return self.interval_s / _SLICES
-
     async def run(self) -> None:
         """Renew for ever, each channel once an interval."""
         while True:
             for part in range(_SLICES):
+                self.slowest_turn_s = self.interval_s / _SLICES
                 await asyncio.sleep(self.slowest_turn_s)
                 self.turns += 1
                 self.renew(name for name in list(self._channels) if crc32(name.encode()) % _SLICES == part)

@@ -222,3 +222,19 @@ async def test_a_link_whose_task_has_died_is_named() -> None:
     async with on_redis({"health": {"heartbeat_timeout": "100ms"}, "redis": {"timeout": "100ms"}}) as (node, _, _link):
         task("redis subscribe").cancel()
         assert (await dead_because(node)).startswith("redis subscribe link: silent for ")
+
+
+async def test_a_reload_that_shortens_intervals_does_not_blame_tasks_for_the_long_turn_they_are_in() -> None:
+    long = {"presence_update_interval": "1h", "presence_ttl": "2h", "channel_position_check_delay": "1h"}
+    async with running_node({"client": long}) as running:
+        node = running.node
+        client = node.config.client.model_copy(
+            update={"presence_update_interval_s": 27.0, "channel_position_check_delay_s": 40.0}
+        )
+        node.reload(node.config.model_copy(update={"client": client}))
+        heartbeats = node.vitals.heartbeats
+        heartbeats.look(200.0)
+        assert {name: heartbeats.states[name] for name in ("presence", "position check")} == {
+            "presence": "ok",
+            "position check": "ok",
+        }
