@@ -95,6 +95,8 @@ class Fanout:
 
     def flush(self) -> None:
         """Write what this turn has brought: one write for each connection, however many channels it is in."""
+        if not self._dirty:
+            return  # nothing came, or it was written ahead of the turn's end
         began_s = self._monotonic()
         dirty, self._dirty = self._dirty, []
         batches = [batch for local in dirty if local.pending for batch in self._take(local)]

@@ -344,6 +344,15 @@ def test_how_long_writing_took_is_observed_once_for_each_turn(turn: Turn) -> Non
     assert (sum(histogram.buckets), histogram.total) == (2, 0.75)
 
 
+def test_a_flush_of_nothing_is_no_turn(turn: Turn) -> None:
+    turn.subscriber("a")
+    turn.publish("a", b"1")
+    turn.fanout.flush()  # ahead of the turn's end, as before a goodbye
+    turn.fanout.flush()
+    turn.end()
+    assert sum(turn.counts.fanout.buckets) == 1
+
+
 _NAMES = st.sampled_from(["a", "any:c"])
 _STEPS = st.one_of(
     st.tuples(st.just("open"), st.integers(0, 3), _NAMES),
