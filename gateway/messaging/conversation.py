@@ -31,6 +31,7 @@ class Conversation(Counted, ABC):
 
     __slots__ = (
         "_is_busy",
+        "_is_listening",
         "_line",
         "_waiting_bytes",
         "deadline_s",
@@ -49,6 +50,7 @@ class Conversation(Counted, ABC):
         self._waiting_bytes = 0
         self.is_deaf = False
         """Whether reading is paused because too much waits; what the client has sent meanwhile is not its fault."""
+        self._is_listening = True
         self.wheel_slot: int | None = None
         self.deadline_s = self.session.deadline_s
         services.connections.add(self)
@@ -184,9 +186,14 @@ class Conversation(Counted, ABC):
         if waiting >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
             self.is_deaf = True
             self.transport.pause_reading()
-        elif self.is_deaf and waiting <= MAX_WAITING // 2:
+        elif self.is_deaf and self._is_listening and waiting <= MAX_WAITING // 2:
             self.is_deaf = False
             self.transport.resume_reading()
+
+    def stop_listening(self) -> None:
+        """Read nothing more; what the client has asked for by now is still carried out and answered."""
+        self.is_deaf, self._is_listening = True, False
+        self.transport.pause_reading()
 
     def _waiting(self) -> int:
         """Count the commands that wait to be carried out or answered."""

@@ -153,7 +153,7 @@ class Drain:
             if conversation.has_gone():
                 continue
             if not conversation.is_answered:
-                conversation.transport.pause_reading()
+                conversation.stop_listening()
                 self._leaving.append((conversation, until_s))
             else:
                 self._tell(conversation)

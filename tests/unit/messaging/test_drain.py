@@ -4,6 +4,7 @@ import asyncio
 import random
 
 from gateway.broker.contract import BrokerError
+from gateway.messaging.conversation import MAX_WAITING
 from gateway.messaging.drain import FLUSH_S, Drain
 from tests.support.conversations import ANONYMOUS, Client, House, ManualBroker, house
 
@@ -109,6 +110,24 @@ async def test_who_waits_for_an_answer_gets_it_before_the_goodbye_and_is_not_rea
         broker.settle()
         assert await running <= 0.1
         assert {"id": 7, "publish": {}} in client.take_values()
+        assert client.closing == SHUTDOWN
+
+
+async def test_who_has_asked_for_very_much_is_not_read_from_either_once_most_of_that_is_answered() -> None:
+    broker = ManualBroker("publish")
+    async with house(broker=broker) as node:
+        client = await node.connect("1", "open:a")
+        for number in range(7, 7 + 2 * MAX_WAITING):
+            client.send({"id": number, "publish": {"channel": "open:a", "data": {}}})
+        farewell = Farewell(node, window_s=0.0)
+        running = asyncio.create_task(farewell.run())
+        await asyncio.sleep(0)
+        heard = []
+        while broker.waiting:
+            heard.append(client.transport.is_reading)
+            broker.settle()
+        await running
+        assert True not in heard
         assert client.closing == SHUTDOWN
 
 
