@@ -131,7 +131,7 @@ class Worker:
                 await asyncio.sleep(wait_s)
             # A server that is overrun while it accepts serves nobody: all would give up, and come again.
             await stage.are_ready(expected - stage.scenario.connecting + 1)
-            self._living.append(self._start(seat.run(), f"seat {seat.number}"))
+            self._living.append(self._start(seat.run(), "seat"))
             expected += not isinstance(seat, DeafSeat)
         await stage.are_ready(expected)
         gc.collect()
