@@ -19,6 +19,8 @@ class Connection(asyncio.Protocol):
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = upgrade_request(path, host=f"{address[0]}:{address[1]}")
         self._greeting = list(greeting)
+        self.closed: str | None = None
+        """Why the server has closed it; `None` while it is open."""
         self._dialect = dialect
         self._is_upgraded = False
         self._rest = b""
@@ -31,8 +33,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for the opening."""
-        self._fail(f"the server closed it ({exc})" if exc else "the server closed it")
+        """Note why, and tell whoever waits for the opening."""
+        self.closed = self.closed or (f"the server closed it ({exc})" if exc else "the server closed it")
+        self._fail(self.closed)
 
     def data_received(self, data: bytes) -> None:
         """Take what arrives, frame by frame."""
@@ -70,6 +73,8 @@ class Connection(asyncio.Protocol):
         if frame.opcode == PING:
             self._write(PONG, frame.payload)
         elif frame.opcode == CLOSE:
+            code, reason = int.from_bytes(frame.payload[:2]), frame.payload[2:].decode(errors="replace")
+            self.closed = f"the server closed it with {code} {reason}".rstrip()
             self._write(CLOSE, frame.payload[:2])
         elif frame.opcode in (TEXT, BINARY):
             if self._greeting and frame.payload.startswith(self._greeting[0].until):

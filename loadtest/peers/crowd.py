@@ -21,7 +21,7 @@ from loadtest.peers.window import Window
 _CONNECT_TIMEOUT_S: Final = 60
 _AT_ONCE: Final = 50
 """Connections under way at a time; no listener's backlog is shorter."""
-_STALL_S: Final = 10
+_STALL_S: Final = 30
 """Nothing delivered for so long: the rest is lost."""
 _STRAGGLERS_S: Final = 0.2
 """Time for what comes twice to come the second time."""
@@ -92,6 +92,7 @@ class _Subscriber(Connection):
     def _take(self, frame: Frame) -> None:
         if frame.opcode in (TEXT, BINARY) and MARK in frame.payload:
             self.is_warm = True
+            self._crowd.heard += 1
             self._found += filter(None, numbers(frame.payload))
         else:
             self._is_all_found = False
@@ -104,6 +105,8 @@ class Crowd:
     def __init__(self, address: tuple[str, int], dialect: Dialect, *, payload_bytes: int) -> None:
         self.last_chunk = _Chunk(b"", [], is_run=False)
         """What one subscriber found, for the next that receives the same."""
+        self.heard = 0
+        """Counts on with whatever arrives, warm-ups too: as long as it does, nothing has stalled."""
         self._address = address
         self._dialect = dialect
         self._payload_bytes = payload_bytes
@@ -145,19 +148,29 @@ class Crowd:
         Raises:
             CrowdError: if some never hear anything.
         """
+        pause_s = _WARM_UP_PAUSE_S
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 while not all(each.is_warm for each in self._subscribers):
                     self._publish(_WARM_UP_NUMBER)
-                    await asyncio.sleep(_WARM_UP_PAUSE_S)
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2  # what a slow server has not served yet must not pile up before the first run
         except TimeoutError:
             deaf = sum(not each.is_warm for each in self._subscribers)
             raise CrowdError(f"{deaf} of {len(self._subscribers)} subscribers hear nothing") from None
         await asyncio.sleep(_STRAGGLERS_S)
-        await self.run(_WARM_UPS, in_flight=1)
+        outcome = await self.run(_WARM_UPS, in_flight=1)
+        if outcome.faults.lost:
+            raise CrowdError(f"{outcome.faults.lost} deliveries of the warm-up did not come within {_STALL_S} s")
 
     async def run(self, messages: int, *, in_flight: int) -> Outcome:
-        """Publish *messages*, *in_flight* at a time, and return what came of it once no more arrive."""
+        """Publish *messages*, *in_flight* at a time, and return what came of it once no more arrive.
+
+        After a run that lost something there is no other: what comes late would be taken for the next one's.
+
+        Raises:
+            CrowdError: if the server closed a connection.
+        """
         first = self._last_number + 1
         for each in self._subscribers:
             each.reception = Reception(first=first)
@@ -170,6 +183,8 @@ class Crowd:
         await self._until_finished()
         elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
         await asyncio.sleep(_STRAGGLERS_S)
+        if closed := [each.closed for each in (*self._subscribers, self._publisher) if each.closed is not None]:
+            raise CrowdError(f"{len(closed)} connections ended while it ran; of the first, {closed[0]}")
         faults = total(each.reception.faults(self._last_number) for each in self._subscribers)
         return Outcome(window.deliveries, faults, self._latencies_ns, elapsed_s, cpu_s)
 
@@ -180,9 +195,12 @@ class Crowd:
 
     def note(self, found: list[int]) -> None:
         """Count the publications *found* by one subscriber."""
+        self.heard += 1
         now_ns = time.perf_counter_ns()
         for number in found:
-            self._latencies_ns.append(now_ns - self._sent_ns[number])
+            # What comes of an earlier run counts as a fault of its subscriber, and has no place here.
+            if (sent_ns := self._sent_ns.get(number)) is not None:
+                self._latencies_ns.append(now_ns - sent_ns)
         window = self._window
         window.deliveries += len(found)
         if window.deliveries >= window.next_due:
@@ -203,7 +221,7 @@ class Crowd:
     async def _until_finished(self) -> None:
         """Wait for the end of a run, which is there, too, when nothing is delivered any more."""
         seen = -1
-        while seen < (seen := self._window.deliveries):
+        while seen < (seen := self.heard):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STALL_S):
                     await self._finished.wait()

@@ -69,8 +69,12 @@ class Findings(Struct, frozen=True, kw_only=True):
     troubles: list[Trouble] = []
 
     def median(self, peer: str, in_flight: int, figure: Callable[[Case], float]) -> float | None:
-        """Return the median of a figure over all rounds; `None` if there was none."""
-        values = [figure(case) for run in self.of(peer) for case in run.cases if case.in_flight == in_flight]
+        """Return the median of a figure over the rounds that lost nothing; `None` if there was none.
+
+        Where something was lost, less was done, and what it cost is no price of a delivery.
+        """
+        cases = [case for case in self._cases(peer) if case.in_flight == in_flight and not case.lost]
+        values = [figure(case) for case in cases]
         return statistics.median(values) if values else None
 
     def kb_per_connection(self, peer: str) -> float | None:

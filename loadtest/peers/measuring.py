@@ -41,7 +41,11 @@ async def measure(peer: Peer, installed: Path, setup: Setup, *, number: int) -> 
         await asyncio.sleep(_SETTLING_S)
         kb_per_connection = (server.memory_kb() - before_kb) / (setup.subscribers + 1)
         await crowd.warm_up()
-        cases = [await _run(crowd, server, beside, setup, in_flight) for in_flight in setup.in_flight]
+        cases: list[Case] = []
+        for in_flight in setup.in_flight:
+            cases.append(await _run(crowd, server, beside, setup, in_flight))
+            if cases[-1].lost:
+                break
     return PeerRun(peer=peer.key, round=number, kb_per_connection=kb_per_connection, cases=cases)
 
 

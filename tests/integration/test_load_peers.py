@@ -109,6 +109,58 @@ async def test_one_message_that_a_server_loses_doubles_or_reorders_is_noticed(
     assert min(outcome.latencies_ns) > 0
 
 
+async def test_what_comes_after_it_was_given_up_harms_no_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a late number raised KeyError, which closed all subscribers: a slow server had "lost" 45,000 messages."""
+    monkeypatch.setattr("loadtest.peers.crowd._STALL_S", 0.5)
+    held: list[str] = []
+
+    def late(number: int, message: str) -> Sequence[str]:
+        if number == 5:
+            held.append(message)
+            return []
+        return [message, *held] if number == 6 else [message]
+
+    async with _fan_out(late) as address:
+        crowd = Crowd(address, BARE, payload_bytes=100)
+        await crowd.connect(2)
+        await crowd.warm_up()
+        first = await crowd.run(5, in_flight=5)
+        second = await crowd.run(5, in_flight=1)
+        crowd.close()
+
+    assert (first.deliveries, first.faults) == (9, Faults(lost=1))
+    assert second.faults == Faults(duplicated=1)
+
+
+async def test_connections_that_a_server_closes_are_no_lost_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.peers.crowd._STALL_S", 0.5)
+    subscribers: list[ServerConnection] = []
+
+    async def handle(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        if connection.request.path == BARE.subscriber_path:
+            subscribers.append(connection)
+            await connection.wait_closed()
+            return
+        async for message in connection:
+            if _number(str(message).encode()) == _WARM_UP + 2:
+                await subscribers[0].close(1011, "too slow")
+                continue
+            for subscriber in subscribers:
+                await subscriber.send(message)
+
+    async with serve(handle, "127.0.0.1", 0, compression=None) as server:
+        crowd = Crowd(server.sockets[0].getsockname()[:2], BARE, payload_bytes=100)
+        await crowd.connect(2)
+        await crowd.warm_up()
+        with pytest.raises(
+            CrowdError,
+            match=r"^1 connections ended while it ran; of the first, the server closed it with 1011 too slow$",
+        ):
+            await crowd.run(5, in_flight=1)
+        crowd.close()
+
+
 async def test_a_server_that_refuses_a_connection_is_told_in_a_sentence() -> None:
     async def refuse(connection: ServerConnection) -> None:
         await connection.close()
