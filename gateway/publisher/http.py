@@ -9,7 +9,7 @@ import base64
 import os
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
@@ -47,6 +47,13 @@ class _Answer(msgspec.Struct):
 
     result: msgspec.Raw = NOTHING
     error: server_api.APIError | None = None
+
+
+class _Missing(NamedTuple):
+    """Which channels are not known to have a publication, and why."""
+
+    names: list[str]
+    reason: str
 
 
 class OpenDesk:
@@ -116,20 +123,22 @@ class Posting:
         for left in reversed(range(self._tries)):
             came = yield
             if isinstance(came, httpx.Response) and came.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-                receipts, reason = self._read(came)
-                if not reason:
+                receipts, missing = self._read(came)
+                if missing is None:
                     return receipts
                 is_sent = True
             elif isinstance(came, httpx.Response):
-                reason, is_sent = came.headers.get(_REASON_HEADER) or f"status {came.status_code}", True
+                missing = _Missing(self._names, came.headers.get(_REASON_HEADER) or f"status {came.status_code}")
+                is_sent = True
             else:
-                reason, is_sent = str(came) or type(came).__name__, is_sent or not isinstance(came, _NOT_SENT)
+                missing = _Missing(self._names, str(came) or type(came).__name__)
+                is_sent = is_sent or not isinstance(came, _NOT_SENT)
             if not left:
-                raise UnavailableError(self._names, f"{self._url}: {reason}", may_be_published=is_sent)
+                raise UnavailableError(missing.names, f"{self._url}: {missing.reason}", may_be_published=is_sent)
         raise AssertionError("there is one try at least")
 
-    def _read(self, response: httpx.Response) -> tuple[list[Receipt], str]:
-        """Return what became of each draft, and why that is to be asked again, if it is."""
+    def _read(self, response: httpx.Response) -> tuple[list[Receipt], _Missing | None]:
+        """Return what became of each draft, and what is to be asked for again, if anything is."""
         said = response.headers.get(_REASON_HEADER, "")
         if response.status_code != httpx.codes.OK:
             told = _told_by_status(response)
@@ -150,16 +159,17 @@ class Posting:
             raise PublishRejectedError(self._names[0], codes.METHOD_NOT_FOUND, reason) from None
         return self._receipts(replies, said)
 
-    def _receipts(self, replies: Sequence[PublishReply], said: str) -> tuple[list[Receipt], str]:
-        receipts, failed = [], ""
+    def _receipts(self, replies: Sequence[PublishReply], said: str) -> tuple[list[Receipt], _Missing | None]:
+        receipts, failed = [], {}
         for name, reply in zip(self._names, replies, strict=True):
             error, result = reply.error, reply.result or PublishResult()
             if error is not None and error.code != server_api.INTERNAL_ERROR.code:
                 fitting = _ERRORS.get(error.code, codes.BAD_REQUEST)
                 raise PublishRejectedError(name, fitting, said or f"{error.message} ({error.code})")
-            failed = failed or ((said or error.message) if error is not None else "")
+            if error is not None:
+                failed[name] = said or error.message
             receipts.append(Receipt(result.offset, result.epoch))
-        return receipts, failed
+        return receipts, _Missing(list(failed), next(iter(failed.values()))) if failed else None
 
 
 def _told_by_status(response: httpx.Response) -> server_api.APIError | None:

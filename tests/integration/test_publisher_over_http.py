@@ -250,6 +250,18 @@ async def test_only_what_has_a_key_is_sent_a_second_time(
         assert len(stub.requests) <= (2 if key else 1)
 
 
+async def test_a_broadcast_that_one_channel_did_not_get_names_that_one(kind: str) -> None:
+    failed = b'{"error":{"code":100,"message":"internal server error"}}'
+    stub = Stub(b'200 {"result":{"responses":[{"result":{}},' + failed + b',{"result":{}}]}}')
+    server = await asyncio.start_server(stub.serve, "127.0.0.1", 0)
+    async with server:
+        hand = make_hand(kind, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(UnavailableError, match=r"channel 'b': .*internal server error") as away:
+            await hand.broadcast(["a", "b", "c"], 1)
+        assert (away.value.channels, away.value.may_be_published) == (("b",), True)
+        await hand.close()
+
+
 async def test_nobody_there_has_published_nothing(kind: str) -> None:
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
