@@ -15,6 +15,7 @@ import pytest
 import websockets
 from playwright.async_api import Browser, Page, expect
 
+from gateway.api.admin import pages
 from gateway.api.admin.sessions import COOKIE
 from gateway.api.keys import HTTPAPISettings
 from gateway.client import Client
@@ -447,6 +448,25 @@ async def test_guesses_that_come_at_the_same_time_are_limited_as_well(
         may_end.set()
     statuses = [each.result() for each in guesses]
     assert (statuses.count(403), statuses.count(429)) == (5, 15)
+
+
+@pytest.mark.parametrize("stays", [False, True])
+async def test_a_login_that_never_comes_to_its_end_leaves_no_traceback(
+    served: RunningNode, monkeypatch: pytest.MonkeyPatch, *, stays: bool
+) -> None:
+    if stays:
+        monkeypatch.setattr(pages, "_FORM_TIMEOUT_S", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.node.internal_address[1])
+    host = served.internal_url.removeprefix("http://")
+    head = f"POST /admin/login HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nContent-Length: 100\r\n\r\n"
+    writer.write(f"{head}key=".encode())
+    await writer.drain()
+    if stays:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    await writer.wait_closed()
+    await until(lambda: dict(served.node.counts.admin_logins) == {"incomplete": 1})
+    assert [event for event in served.events if event["level"] == "error"] == []
 
 
 async def test_logging_out_needs_a_page_of_this_server(http: httpx.AsyncClient, served: RunningNode) -> None:

@@ -4,6 +4,7 @@ Every answer forbids scripts and styles of any other place, and whatever changes
 this server (`origins`). What the pages show they ask for over a WebSocket (`gateway.transport.admin`).
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs
 
 import jinja2
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -28,6 +29,7 @@ PATH: Final = "/admin"
 _HERE: Final = files("gateway.api.admin")
 _PLAYGROUND: Final = files("gateway.api") / "playground"
 _MAX_FORM_BYTES: Final = 8192
+_FORM_TIMEOUT_S: Final = 10.0
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
@@ -52,7 +54,7 @@ PAGES: Final = (
 
 
 class AdminPages:
-    """Serves the pages. *ended* is told which session was logged out, *note_login* how each login ended."""
+    """Serves the pages. *ended* is told which session was logged out, *log* how each login ended."""
 
     def __init__(
         self,
@@ -135,6 +137,9 @@ class AdminPages:
             return _refuse_cross_site()
         # Before the limit is asked: many forms whose ends are held back would else all have got past it together.
         shown = await _form_field(request, "key")
+        if shown is None:
+            self._log.refused("incomplete", address)
+            return PlainTextResponse("The form did not arrive as a whole.\n", 400)
         wait_s = self._limit.wait_s(address, now_s=self._monotonic())
         if wait_s:
             self._log.refused("limited", address)
@@ -258,13 +263,20 @@ def _page_headers(request: Request) -> dict[str, str]:
     }
 
 
-async def _form_field(request: Request, name: str) -> str:
-    """Return a field of a form that was sent, empty if it has none; a form is never long here."""
+async def _form_field(request: Request, name: str) -> str | None:
+    """Return a field of a form that was sent, empty if it has none; a form is never long here.
+
+    `None` if it did not come as a whole, and in time: whoever sends it has shown no key yet.
+    """
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_FORM_BYTES:
-            return ""
+    try:
+        async with asyncio.timeout(_FORM_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_FORM_BYTES:
+                    return ""
+    except (ClientDisconnect, TimeoutError):
+        return None
     try:
         return parse_qs(body.decode("latin-1"), max_num_fields=16).get(name, [""])[0].strip()
     except ValueError:
