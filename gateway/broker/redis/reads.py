@@ -169,8 +169,8 @@ class Reads:
             async with asyncio.timeout(self._settings.timeout_s):
                 replies = await pipeline.execute(raise_on_error=False)
         except FAILURES as error:
-            is_late = isinstance(error, TimeoutError)
-            self._counts.errors[_NAME, Trouble.OVERDUE if is_late else Trouble.LOST] += 1
+            kind = Trouble.LOST if self.trouble is None else Trouble.UNREACHABLE
+            self._counts.errors[_NAME, Trouble.OVERDUE if isinstance(error, TimeoutError) else kind] += 1
             self._down(describe(error))
             for request in batch:
                 request.outcome.fail(BrokerError(self.trouble))

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.broker.contract import BrokerError
 from gateway.broker.outcome import Outcome
-from gateway.broker.redis.counts import Journal, RedisCounts
+from gateway.broker.redis.counts import Journal, RedisCounts, Trouble
 from gateway.broker.redis.endpoint import Endpoint
 from gateway.broker.redis.reads import Reads
 from gateway.broker.redis.scripts import Script
@@ -185,3 +185,13 @@ async def test_a_cancel_ends_it_and_fails_what_was_under_way() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert str(under_way.error) == "the broker is not running"
+
+
+async def test_a_link_is_lost_once_however_often_it_can_not_be_had_again() -> None:
+    async with redis_server() as server, running(server.location) as bench:
+        await bench.push("1").wait()
+        await asyncio.to_thread(server.kill)
+        with pytest.raises(BrokerError):
+            await bench.push("2").wait()
+        await until(lambda: bench.counts.errors["read", Trouble.UNREACHABLE] >= 2, "it has tried again, twice")
+        assert bench.counts.errors["read", Trouble.LOST] == 1
