@@ -42,7 +42,7 @@ class LogSettings(Settings):
     """`text` for people, `json` for machines, `auto`: text on a terminal, else JSON."""
     repeat_limit: Limit = 20
     """Lines of one event that are written in a second; one more says how many were not (0: no limit). Steps in the life
-    of clients who have authenticated are always written."""
+    of clients who were let in, by a token or as anonymous, are always written."""
 
 
 def make_logger(
