@@ -136,10 +136,12 @@ class GatewayApp:
             finally:
                 for task in background:
                     task.cancel()
-                await runtime.part_with_clients(life.gate, has_grace=False)  # the server takes nobody in any more
-                if admin is not None:
-                    await admin.close()
-                self._life = None
+                try:
+                    await runtime.part_with_clients(life.gate, has_grace=False)  # the server takes nobody in any more
+                    if admin is not None:
+                        await admin.close()
+                finally:  # a server that has lost its patience cancels that
+                    self._life = None
         self._log.info("stopped")
 
     @property

@@ -428,6 +428,28 @@ async def test_a_lifespan_that_an_error_ends_leaves_no_timer_behind_that_looks_a
     assert (looks, embedded.gateway.is_running) == ([], False)
 
 
+async def test_a_lifespan_whose_end_is_cut_short_does_not_keep_the_next_one_from_running(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parting = asyncio.Event()
+
+    async def part_for_ever(*_: Any, **_options: Any) -> None:
+        parting.set()
+        await asyncio.Event().wait()
+
+    async def live() -> None:
+        async with embedded.gateway.lifespan():
+            monkeypatch.setattr(embedded.gateway.runtime, "part_with_clients", part_for_ever)
+
+    living = asyncio.create_task(live())
+    await parting.wait()
+    living.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await living
+    async with embedded.living() as gateway:
+        assert gateway.is_running
+
+
 async def test_a_kind_of_scope_that_nobody_knows_is_refused(embedded: Embedded) -> None:
     with pytest.raises(AssertionError, match="webtransport"):
         await embedded.gateway({"type": "webtransport"}, _never, _never)
