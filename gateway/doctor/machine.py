@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ _FEW_DESCRIPTORS: Final = 10_000
 _SETTINGS: Final = Path("/proc/sys")
 _MIB: Final = 1048576
 _LONGEST_COMMAND: Final = 100
+_OURS: Final = re.compile(r"(?:^|[/ ])gateway(?: |$)")
+"""What the command line of a node has in it: a program of that name, or `-m gateway`."""
 _UNLIMITED_BYTES: Final = 1 << 60
 
 
@@ -73,10 +76,10 @@ def check_ports(config: Config) -> Iterator[Finding]:
             holder = _holder(port)
             if holder is None:
                 yield error("ports", str(fault), f"give another one (http_server), or free the {name} port")
-            elif "gateway" in holder.command:
+            elif _OURS.search(holder.command):
                 yield ok("ports", f"{name} port {port} is held by a gateway, process {holder.pid}")
             else:
-                text = f"{fault}: process {holder.pid} ({holder.command}) does"
+                text = f"{fault}: process {holder.pid} ({holder.command[:_LONGEST_COMMAND]}) does"
                 yield error("ports", text, "end it, or give another port")
         else:
             yield ok("ports", f"{name} port {port} is free")
@@ -165,7 +168,7 @@ def _holder(port: int) -> Holder | None:
         if any(link in sockets for link in _open_files(folder)):
             with contextlib.suppress(OSError):
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                return Holder(int(folder.name), command[:_LONGEST_COMMAND])
+                return Holder(int(folder.name), command)
     return None
 
 

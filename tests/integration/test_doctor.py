@@ -78,6 +78,25 @@ async def test_a_port_of_somebody_elses_is_an_error(tmp_path: Path) -> None:
         assert f"process {server.pid} (redis-server" in text
 
 
+async def test_a_gateway_of_another_kind_is_somebody_else(tmp_path: Path) -> None:
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    (tmp_path / "payment-gateway.py").write_text(code)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "payment-gateway.py", cwd=tmp_path, stdin=pipe, stdout=pipe
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = int(await process.stdout.readline())
+        table = BASE | {"http_server": {"address": "127.0.0.1", "port": port, "internal_port": 0}}
+        _, ((word, text),) = await findings(tmp_path, table, "ports")
+        assert (word, f"process {process.pid} (" in text) == ("error", True)
+    finally:
+        process.stdin.write(b"\n")
+        await process.communicate()
+
+
 async def test_a_good_redis(tmp_path: Path) -> None:
     async with redis_server(persistent=True) as server:
         _, found = await findings(tmp_path, on_redis(server.location), "redis", "clock")
