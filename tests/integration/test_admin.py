@@ -178,6 +178,27 @@ async def test_a_channel_is_found_tapped_and_published_to(browser: Browser, serv
         ops.is_content()
 
 
+async def test_a_tap_that_is_left_while_much_comes_says_so_for_good(browser: Browser, served: RunningNode) -> None:
+    async with visiting(browser, served) as ops, Client(served.client_url, token=token("ann")) as ann:
+        await ops.open("/channel?name=lobby:busy")
+        await ops.page.click("#tap")
+        await expect(ops.page.locator("#tap-state")).to_contain_text("Watching")
+
+        async def flood() -> None:
+            while True:
+                await ann.publish("lobby:busy", 1)
+
+        flooding = asyncio.create_task(flood())
+        await expect(ops.page.locator("#tap-list")).to_contain_text("1")
+        await ops.page.click("#tap")
+        # Its timers run in their order: whatever the page still had to draw is drawn then.
+        await ops.page.evaluate("new Promise((drawn) => setTimeout(drawn, 200))")
+        flooding.cancel()
+        await asyncio.wait([flooding])
+        await expect(ops.page.locator("#tap")).to_have_text("Watch")
+        assert (await ops.page.inner_text("#tap-state")).startswith("Stopped after ")
+
+
 async def test_a_connection_is_found_and_ended(browser: Browser, served: RunningNode) -> None:
     async with (
         visiting(browser, served) as ops,

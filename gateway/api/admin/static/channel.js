@@ -24,6 +24,7 @@ const session = connect({
   },
   subscribed: () => (byId("tap-state").textContent = "Watching. Nobody in the channel sees that."),
   publication: (_channel, publication) => {
+    if (!isWatching) return; // it was on its way when the tap was left
     seen += 1;
     waiting.push([new Date(), publication]);
     if (waiting.length > SHOWN) waiting.shift();
@@ -41,7 +42,7 @@ function draw() {
   waiting = [];
   list.prepend(...made.reverse());
   while (list.childElementCount > SHOWN) list.lastElementChild.remove();
-  byId("tap-state").textContent = `Watching. ${count(seen)} came so far; the last ${SHOWN} are shown.`;
+  if (isWatching) byId("tap-state").textContent = `Watching. ${count(seen)} came so far; the last ${SHOWN} are shown.`;
 }
 
 function item(head, { offset, info, tags = {}, version }, { text = "", b64, size: bytes }) {
