@@ -22,7 +22,7 @@ from centrifuge import (
 )
 from websockets.asyncio.client import connect
 
-from tests.support.nodes import SECRET, RunningNode, running_node
+from tests.support.nodes import A_DAY_S, SECRET, RunningNode, running_node
 from tests.support.waiting import PATIENCE_S, until
 
 FOR_USERS = {"allow_subscribe_for_client": True, "allow_publish_for_subscriber": True}
@@ -45,7 +45,7 @@ TABLES: dict[str, Any] = {
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def token(user: str, *, ttl_s: float = 600, **claims: Any) -> str:
+def token(user: str, *, ttl_s: float = A_DAY_S, **claims: Any) -> str:
     return jwt.encode({"sub": user, "exp": int(time.time() + ttl_s), **claims}, SECRET, "HS256")
 
 

@@ -38,7 +38,7 @@ from gateway.client import (
     SubscriptionSettings,
     UnauthorizedError,
 )
-from tests.support.nodes import SECRET, RunningNode, running_node
+from tests.support.nodes import A_DAY_S, SECRET, RunningNode, running_node
 from tests.support.waiting import PATIENCE_S, until
 from tests.unit.client.manual_timers import ManualTimers
 
@@ -82,7 +82,7 @@ async def node() -> AsyncIterator[RunningNode]:
         yield running
 
 
-def token(user: str = "ann", *, ttl_s: float = 600, **claims: Any) -> str:
+def token(user: str = "ann", *, ttl_s: float = A_DAY_S, **claims: Any) -> str:
     return jwt.encode({"sub": user, "exp": int(time.time() + ttl_s), **claims}, SECRET, "HS256")
 
 

@@ -28,7 +28,7 @@ from gateway.client import (
     UnauthorizedError,
 )
 from tests.support.black_hole import black_hole
-from tests.support.nodes import SECRET, RunningNode, running_node
+from tests.support.nodes import A_DAY_S, SECRET, RunningNode, running_node
 from tests.support.waiting import until
 from tests.unit.client.manual_timers import ManualTimers
 
@@ -61,7 +61,7 @@ async def strict_node() -> AsyncIterator[RunningNode]:
         yield running
 
 
-def token(user: str = "ann", *, ttl_s: float = 600) -> str:
+def token(user: str = "ann", *, ttl_s: float = A_DAY_S) -> str:
     return jwt.encode({"sub": user, "exp": int(time.time() + ttl_s)}, SECRET, "HS256")
 
 

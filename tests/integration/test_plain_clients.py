@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Close
 
-from tests.support.nodes import SECRET, RunningNode, running_node
+from tests.support.nodes import A_DAY_S, SECRET, RunningNode, running_node
 from tests.support.waiting import PATIENCE_S, until
 
 BAD_REQUEST = {"error": {"code": 107, "message": "bad request"}}
@@ -48,7 +48,7 @@ async def strict_node() -> AsyncIterator[RunningNode]:
 
 
 def token(user: str = "alice", **claims: Any) -> str:
-    return jwt.encode({"sub": user, "exp": int(time.time()) + 600, **claims}, SECRET, "HS256")
+    return jwt.encode({"sub": user, "exp": int(time.time() + A_DAY_S), **claims}, SECRET, "HS256")
 
 
 async def login(websocket: ClientConnection, user: str) -> None:

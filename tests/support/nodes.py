@@ -18,6 +18,8 @@ from tests.support.ledger import books_of, imbalances
 
 FREE_PORTS: dict[str, Any] = {"http_server": {"address": "127.0.0.1", "port": 0, "internal_port": 0}}
 SECRET = "a secret of the tests, 32 bytes or more"
+A_DAY_S = 86400.0
+"""How long a token holds that is made when tests are collected, which on a busy machine is long before they run."""
 
 
 class MovableClock:
