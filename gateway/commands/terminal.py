@@ -56,9 +56,9 @@ def add_publish_arguments(publish: argparse.ArgumentParser) -> None:
     add_key(publish)
     publish.add_argument(
         "--api",
-        default=os.environ.get("GATEWAY_API_URL", ""),
+        default="",
         metavar="URL",
-        help="publish over the server API at URL, with --key, and not as a client (env: GATEWAY_API_URL)",
+        help="publish over the server API at URL, with --key, not as a client (env: GATEWAY_API_URL, without --url)",
     )
     _add_server(publish)
     publish.set_defaults(run=_publish)
@@ -83,8 +83,12 @@ def add_key(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default=os.environ.get("GATEWAY_URL", DEFAULT_URL), help="(env: GATEWAY_URL)")
+    parser.add_argument("--url", default="", help=f"(env: GATEWAY_URL; default: {DEFAULT_URL})")
     parser.add_argument("--token", default=os.environ.get("GATEWAY_TOKEN", ""), help="(env: GATEWAY_TOKEN)")
+
+
+def _url(options: argparse.Namespace) -> str:
+    return options.url or os.environ.get("GATEWAY_URL", "") or DEFAULT_URL
 
 
 def _position(text: str) -> StreamPosition:
@@ -171,17 +175,19 @@ async def _publish_all(
 @contextlib.asynccontextmanager
 async def _publishing(options: argparse.Namespace) -> AsyncIterator[Callable[[msgspec.Raw], Awaitable[object]]]:
     """Give what publishes one payload: a backend's call of the server API if there is a URL for it, else a client."""
-    if options.api:
+    # Who names a client's address means to be a client, whatever the environment says.
+    api = options.api or (os.environ.get("GATEWAY_API_URL", "") if not options.url else "")
+    if api:
         from gateway.publisher import AsyncPublisher, PublisherError  # noqa: PLC0415 - brings what only this needs
 
         try:
-            async with AsyncPublisher.over_http(options.api, key=options.key) as publisher:
+            async with AsyncPublisher.over_http(api, key=options.key) as publisher:
                 yield lambda data: publisher.publish(options.channel, bytes(data))
         except PublisherError as error:
             raise _FailedError(str(error)) from error
         return
     settings = ClientSettings(name="gateway-cli", backoff=Backoff(max_retries=_FIRST_ATTEMPTS))
-    async with Client(options.url, token=options.token, settings=settings, on_event=_note) as client:
+    async with Client(_url(options), token=options.token, settings=settings, on_event=_note) as client:
         yield lambda data: client.publish(options.channel, data)
 
 
@@ -287,7 +293,7 @@ async def _print_all(options: argparse.Namespace) -> int:
         # A user's Ctrl-C and a service manager's stop are the usual end, not a failure.
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, printer.enough.set)
-    client = Client(options.url, token=options.token, settings=ClientSettings(name="gateway-cli"), on_event=_note)
+    client = Client(_url(options), token=options.token, settings=ClientSettings(name="gateway-cli"), on_event=_note)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(client.run(), name="client")
         subscribing = tasks.create_task(_confirm(client, channels, options.since, printer), name="subscribing")

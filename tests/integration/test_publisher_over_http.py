@@ -324,6 +324,8 @@ async def test_the_command_line_calls_every_method(node: RunningNode) -> None:
     assert [each["data"] for each in await history(node, "chat:a")] == [{"a": 1}]
     info = await run("api", "info", environment=environment)
     assert [each["uid"] for each in json.loads(info.out)["nodes"]] == [node.node.cluster.uid]
+    as_client = await run("publish", "chat:a", "2", "--url", f"{node.ws_url}/nowhere", environment=environment)
+    assert (as_client.code, "/nowhere" in as_client.err or "404" in as_client.err) == (1, True), as_client.err
     batch = await run("api", "batch", '{"commands":[{"nope":{}}]}', "--api", node.internal_url, "--key", KEY)
     assert json.loads(batch.out) == {"replies": [{"error": {"code": 104, "message": "not found"}}]}
 
