@@ -371,7 +371,9 @@ async def test_a_node_that_is_terminated_under_load_tells_every_client_with_a_wh
     )
     assert sum(event["bytes_out"] for event in closed) == sum(each.data_bytes for each in members)
     assert errors_of(process) == []
-    assert [event["event"] for event in process.events][-3:] == ["closed", "drained", "stopped"]
+    # How many of a flood's lines were left out is told up to a second later, which may be anywhere here.
+    events = [event["event"] for event in process.events if event["event"] != "repeats not written"]
+    assert events[-3:] == ["closed", "drained", "stopped"]
 
 
 def is_publication_of_load(line: Any) -> bool:
