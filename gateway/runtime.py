@@ -257,8 +257,12 @@ class Runtime(Figured):
             now_s = self._loop_clock()
             self._lag.note(max(0.0, now_s - due_s), now_s=now_s)
             self._wheel_turns += 1
-            for conversation in wheel.advance(self._clock.monotonic()):
-                conversation.tick()
+            self._turn(wheel)
+
+    def _turn(self, wheel: TimerWheel[Conversation]) -> None:
+        # Not in the loop above: its frame lives as long as the node, and would keep the last conversation as long.
+        for conversation in wheel.advance(self._clock.monotonic()):
+            conversation.tick()
 
     async def _disconnect_others(self, user: str, age_rank: tuple[float, str]) -> None:
         order = DisconnectUser(user, disconnect=codes.CONNECTION_LIMIT, older_than=age_rank)
