@@ -1,31 +1,22 @@
 """The report of a load test, in a real browser."""
 
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
 from loadtest.reporting import write_report
+from tests.support.browsers import running_browser
 from tests.support.load_runs import RUN
 
-_CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-_CHROMIUM_ARGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 _CHARTS = 9
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    path = next(filter(None, map(shutil.which, _CHROMIUM_NAMES)), None)
-    if path is None:
-        pytest.fail("There is no Chromium on this machine: run tests/support/install-tools.")
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=path, args=_CHROMIUM_ARGS)
-        try:
-            yield launched
-        finally:
-            await launched.close()
+    async with running_browser() as launched:
+        yield launched
 
 
 @pytest.mark.parametrize(("width", "shown"), [(1280, "large"), (400, "small")])
