@@ -6,6 +6,7 @@ policy that lets nothing come from elsewhere.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -106,6 +107,7 @@ def _framework(api: ServerAPI, *, has_documentation: bool) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={404: _plain, 405: _plain},
     )
+    app.state.api = api
     # They document how a key is shown; `ServerAPI` reads it.
     shown = [
         Security(APIKeyHeader(name=KEY_HEADER, scheme_name="header", auto_error=False)),
@@ -116,7 +118,7 @@ def _framework(api: ServerAPI, *, has_documentation: bool) -> FastAPI:
         call = METHODS[name].call if name in METHODS else BatchCall
         app.add_api_route(
             f"{PREFIX}{name}",
-            _endpoint(api, name),
+            _endpoint(name),
             methods=["POST"],
             operation_id=name,
             summary=_sentence(call),
@@ -133,8 +135,12 @@ def _framework(api: ServerAPI, *, has_documentation: bool) -> FastAPI:
     return app
 
 
-def _endpoint(api: ServerAPI, name: str) -> Callable[[Request], Awaitable[Response]]:
+@cache
+def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers *name* in any application: FastAPI remembers an endpoint, and all it refers to, for good."""
+
     async def endpoint(request: Request) -> Response:
+        api: ServerAPI = request.app.state.api
         answer: Answer = await api.answer(name, request.scope, request.receive)
         response = Response(answer.body, answer.status)
         response.raw_headers.extend(answer.headers)

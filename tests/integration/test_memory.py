@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import gc
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.client import connect
 
@@ -227,3 +229,19 @@ async def test_a_handshake_that_fails_is_forgotten_with_its_connection() -> None
         with contextlib.suppress(AssertionError):
             await until(lambda: not alive())
         assert alive() == {}
+
+
+async def test_a_node_that_has_stopped_is_forgotten_with_all_that_it_held() -> None:
+    """What libraries remember of its applications, too: an application may start and stop many in one process."""
+    async with running_node({"http_api": {"key": "key"}}) as node:
+        await asyncio.gather(live(node, 0), knock(node, 1))
+        async with httpx.AsyncClient(headers={"X-API-Key": "key"}) as http:
+            assert (await http.post(f"{node.internal_url}/api/channels", json={})).status_code == 200
+        stopped = weakref.ref(node.node)
+    del node
+
+    def is_gone() -> bool:
+        gc.collect()
+        return stopped() is None
+
+    await until(is_gone, "the end of the node")
