@@ -76,6 +76,11 @@ ZERO = {
     "gateway_duplicates_total": "a publication has to overtake the read of its stream, which is a matter of luck",
 }
 """What may stay 0 in all that is done here."""
+ADD_UNHEARD = """
+local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
+return redis.call('XADD', KEYS[2], offset .. '-0', 'd', ARGV[1])
+"""
+"""Adds to a stream what no node is told of, in one step: who reads between two would find the first as a loss."""
 
 
 class Pages:
@@ -255,8 +260,19 @@ async def slow_reader(node: RunningNode, _other: RunningNode, _redis: RedisServe
         def publish() -> None:
             node.node.services.publisher.publish(channel, Raw(b'"%b"' % (b"x" * 1_000_000)), None)
 
+        book, published = node.node.counts.ledger(channel.namespace), 0
+        before = book.delivered
+
+        def fill() -> None:
+            """Publish one more once the kernel has taken all before it."""
+            nonlocal published
+            is_waiting = any(each.transport.waiting for each in node.node.connections)
+            if book.delivered == before + published and not is_waiting:
+                published += 1
+                publish()
+
         # The kernel takes some megabytes, then the outbox one message, and the next is too much.
-        await pages.show(node, has("gateway_outbox_bytes"), meanwhile=publish)
+        await pages.show(node, has("gateway_outbox_bytes"), meanwhile=fill)
         assert pages.greatest["gateway_connections_congested"] == 1
         await pages.show(node, has("gateway_deliveries_dropped_total", "slow"), meanwhile=publish)
         await pages.show(node, has("gateway_outboxes_lost_total", "timeout"))
@@ -293,17 +309,18 @@ async def outage(node: RunningNode, other: RunningNode, redis: RedisServer, page
         await pages.show(node, has("gateway_control_messages_ignored_total"))
         await redis.execute("CLIENT", "KILL", "TYPE", "pubsub")
         await pages.show(node, has("gateway_interruptions_total"))
-        # A publication that never came, and one behind it.
-        offset = await redis.execute("HINCRBY", keys.meta, "o", 1)
-        body = Envelope("a node that is not there").encode(Publication(data=Raw(b"3")), 0.0)
-        await redis.execute("XADD", keys.stream, f"{offset}-0", "d", body)
-        await bob.ask(publish={"channel": "st:b", "data": 4})
+        # Once this has come, nothing is read any more; then a publication that never came, and one behind it.
+        await bob.ask(publish={"channel": "st:b", "data": 3})
+        await ann.heard(3)
+        body = Envelope("a node that is not there").encode(Publication(data=Raw(b"4")), 0.0)
+        await redis.execute("EVAL", ADD_UNHEARD, "2", keys.meta, keys.stream, body)
+        await bob.ask(publish={"channel": "st:b", "data": 5})
         await pages.show(node, has("gateway_caught_up_total"))
         await pages.show(node, has("gateway_stream_gaps_total"))
         await redis.execute("FLUSHALL")
         await pages.show(node, has("gateway_positions_lost_total"))
         await redis.execute("SET", keys.stream, "no stream")
-        await bob.ask(publish={"channel": "st:b", "data": 5})
+        await bob.ask(publish={"channel": "st:b", "data": 6})
         await pages.show(other, has("gateway_redis_refused_total"))
         await asyncio.to_thread(redis.kill)
         await ann.ask(unsubscribe={"channel": "room:a"})
