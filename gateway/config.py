@@ -1,22 +1,19 @@
 """The configuration as a whole: every table, where its values come from, and what is said about a bad one.
 
-Three sources, the later wins: a file (TOML or JSON), environment variables (`GATEWAY_<TABLE>__<KEY>`), flags. Only
-variables with `__` count, since Kubernetes injects `GATEWAY_PORT` and the like for a service of that name.
+Three sources, the later wins: a file (TOML or JSON), environment variables (`gateway.environment`), flags.
 """
 
 import copy
 import difflib
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from gateway.api.admin.sessions import AdminSettings
@@ -26,6 +23,7 @@ from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.channels import ChannelOptions, ChannelSettings
 from gateway.domain.session import SessionSettings
 from gateway.domain.windows import STATISTICS
+from gateway.environment import read as read_environment
 from gateway.messaging.census import MetricsSettings
 from gateway.messaging.cluster import ClusterSettings
 from gateway.messaging.drain import FLUSH_S, DrainSettings, ShutdownSettings
@@ -35,12 +33,10 @@ from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
-from gateway.settings import Settings, one_of
+from gateway.settings import Settings, field_of, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.ports import WebSocketSettings
-
-ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 
 
 class ConfigError(Exception):
@@ -234,22 +230,16 @@ def load(
         ConfigError: with one line for each fault, which names the key, its value and what is allowed.
     """
     values = merge(copy.deepcopy(dict(base or {})), _read_file(path) if path else {})
-    origins: dict[tuple[str, ...], str] = {}
-    faults: list[str] = []
-    for name, text in sorted((environment or {}).items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
-            keys = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-            try:
-                _put(values, keys, _parse_text(keys, text))
-            except ValueError as error:
-                faults.append(f"{name}: {error}")
-            origins[keys] = name
+    found = read_environment(environment or {}, Config)
+    faults = list(found.faults)
+    for keys, value in found.values.items():
+        _put(values, keys, value)
     for key, value in (flags or {}).items():
         _put(values, tuple(key.split(".")), value)
     try:
         config = Config.model_validate(values, by_alias=True, by_name=False)
     except ValidationError as error:
-        faults += [line for fault in error.errors() for line in _describe(fault, origins)]
+        faults += [line for fault in error.errors() for line in _describe(fault, found.origins)]
         raise ConfigError(faults) from None
     if faults:
         raise ConfigError(faults)
@@ -318,35 +308,6 @@ def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     values[keys[-1]] = value
 
 
-def _parse_text(keys: tuple[str, ...], text: str) -> Any:
-    """Turn the text of an environment variable into what its key takes; lists and tables are written as JSON."""
-    annotation: Any = Config
-    metadata: list[Any] = []
-    for key in keys:
-        field = _field(annotation, key)
-        if field is None:
-            return text  # an unknown key: the check of the whole says so
-        annotation, metadata = field.annotation, field.metadata
-    origin = typing.get_origin(annotation)
-    if origin in (list, dict, types.UnionType) or hasattr(annotation, "model_fields"):
-        if origin is list and not text.lstrip().startswith("["):
-            return [part.strip() for part in text.split(",") if part.strip()]
-        return json.loads(text)
-    if annotation in (int, float, bool):
-        try:
-            kind: Any = Annotated[annotation, *metadata] if metadata else annotation
-            return TypeAdapter(kind).validate_strings(text)
-        except ValidationError as error:
-            raise ValueError(f"{text!r}: {error.errors()[0]['msg']}") from None
-    return text
-
-
-def _field(table: Any, key: str) -> FieldInfo | None:
-    """Return the field of *table* that a file calls *key*; `None` where there is none, or no table."""
-    fields = getattr(table, "model_fields", {})
-    return next((field for name, field in fields.items() if (field.alias or name) == key), None)
-
-
 def _describe(fault: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
     """Write one fault as a line, or as several when the check of the whole found several."""
     location = [str(part) for part in fault["loc"]]
@@ -382,7 +343,7 @@ def _suggestion(location: list[str]) -> str:
     """Name the keys of the table, or the one that was probably meant."""
     annotation: Any = Config
     for part in location[:-1]:
-        field = _field(annotation, part)
+        field = field_of(annotation, part)
         if field is not None:
             annotation = field.annotation
         if typing.get_origin(annotation) is list:

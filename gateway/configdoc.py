@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from pydantic.fields import FieldInfo
 
-from gateway.config import ENVIRONMENT_PREFIX, Config
+from gateway.config import Config
+from gateway.environment import FILE_SUFFIX, PREFIX
 from gateway.settings import Settings
 
 _INTRODUCTION = f"""\
@@ -20,10 +21,11 @@ _INTRODUCTION = f"""\
 Made from the code by `make reference`; `gateway config doc` prints the same.
 
 A node reads a file (`--config`, TOML or JSON), then environment variables, then flags; the later wins. A variable is
-called `{ENVIRONMENT_PREFIX}<TABLE>__<KEY>`, with `__` between the parts:
-`{ENVIRONMENT_PREFIX}CLIENT__TOKEN__HMAC_SECRET_KEY`. Lists are written as JSON or separated by commas. Durations are
-`"25s"`, `"1h30m"`, `"500ms"`, or a number of seconds. Whatever is unknown, of the wrong type or contradictory stops
-the start with a line that names it.
+called `{PREFIX}<TABLE>__<KEY>`, with `__` between the parts:
+`{PREFIX}CLIENT__TOKEN__HMAC_SECRET_KEY`. With `{FILE_SUFFIX}` behind that name, its value is a file that holds the
+value, as secrets are mounted into containers. Lists are written as JSON or separated by commas. Durations are `"25s"`,
+`"1h30m"`, `"500ms"`, or a number of seconds. Whatever is unknown, of the wrong type or contradictory stops the start
+with a line that names it.
 """
 
 

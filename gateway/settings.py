@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.fields import FieldInfo
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -95,3 +96,9 @@ Size = Annotated[int, Field(ge=1)]
 
 Limit = Annotated[int, Field(ge=0)]
 """A number of things; 0 means no limit."""
+
+
+def field_of(table: Any, key: str) -> FieldInfo | None:
+    """Return the field of *table* that a file calls *key*; `None` where there is none, or no table."""
+    fields: dict[str, FieldInfo] = getattr(table, "model_fields", {})
+    return next((field for name, field in fields.items() if (field.alias or name) == key), None)

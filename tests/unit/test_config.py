@@ -411,6 +411,55 @@ def test_a_bad_variable_is_one_line_that_names_it(name: str, text: str, allowed:
     assert allowed in line
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "key", "expected"),
+    [
+        ("GATEWAY_REDIS__PASSWORD_FILE", b"pass word\r\n", "redis.password", "pass word"),
+        ("GATEWAY_REDIS__PASSWORD_FILE", b" x ", "redis.password", " x "),
+        ("GATEWAY_HTTP_SERVER__PORT_FILE", b"7\n", "http_server.port", 7),
+        (
+            "GATEWAY_HTTP_API__KEYS_FILE",
+            b'[{"name": "a", "key": "k", "scopes": ["read"]}]\n',
+            "http_api.keys.0.key",
+            "k",
+        ),
+        ("GATEWAY_HTTP_SERVER__TLS__CERT_PEM_FILE_FILE", b"/a.pem\n", "http_server.tls.cert_pem_file", "/a.pem"),
+    ],
+)
+def test_a_variable_may_name_a_file_that_holds_the_value(
+    tmp_path: Path, name: str, data: bytes, key: str, expected: Any
+) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(data)
+    found: Any = load(environment={name: str(path)})
+    for part in key.split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(None, "No such file"), (b"\xff", "not UTF-8"), (b"x" * 65537, "longer than 65536 bytes")],
+)
+def test_a_file_that_holds_no_value_is_named_and_what_it_holds_is_not(
+    tmp_path: Path, data: bytes | None, expected: str
+) -> None:
+    path = tmp_path / "secret"
+    if data is not None:
+        path.write_bytes(data)
+    [line] = faults(environment={"GATEWAY_REDIS__PASSWORD_FILE": str(path)})
+    assert line.startswith(f"GATEWAY_REDIS__PASSWORD_FILE: {path}: ")
+    assert expected in line
+    assert "xxx" not in line
+
+
+def test_a_value_comes_from_a_variable_or_from_its_file_and_not_from_both(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("one", encoding="utf-8")
+    [line] = faults(environment={"GATEWAY_REDIS__PASSWORD": "two", "GATEWAY_REDIS__PASSWORD_FILE": str(path)})
+    assert line == "GATEWAY_REDIS__PASSWORD_FILE: GATEWAY_REDIS__PASSWORD says it, too; set one of them"
+
+
 def test_flags_win_over_the_environment_and_that_over_the_file_and_that_over_the_base(write: Write) -> None:
     path = write("[http_server]\nport = 2\nbacklog = 2\ninternal_port = 2")
     config = load(
