@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 
 BIN := .venv/bin
 LOCKS := deploy/locks
@@ -27,9 +28,15 @@ run: .venv/.runtime .venv/.project ## Run one development node (ARGS="…" goes 
 cluster: .venv/.runtime .venv/.project ## Run three nodes behind HAProxy, with Redis (ARGS="…": try ARGS=--help)
 	@exec $(BIN)/python -m deploy.cluster $(ARGS)
 
-test: .venv/.development .venv/.project ## Run the tests but for the long ones (ARGS="…" goes to pytest)
+# All but those that break things under load, which want the machine for themselves, run on JOBS processes.
+test: .venv/.development .venv/.project ## Run the tests but for the long ones (ARGS="…": one pytest, with these)
 	@tests/support/install-tools
+ifdef ARGS
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
+else
+	$(BIN)/python -m pytest -m "not long" --numprocesses $(JOBS) --dist loadfile --ignore tests/cluster
+	$(BIN)/python -m pytest -m "not long" tests/cluster
+endif
 
 test-all: .venv/.development .venv/.project ## Run all tests, the long ones too
 	@tests/support/install-tools

@@ -44,6 +44,7 @@ async def test_nothing_is_lost_when_a_link_is_cut_a_node_drains_and_one_comes_ba
     assert None not in (drain.clients_recovered_after_s, restart.clients_recovered_after_s)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_node_that_hangs_is_felt_in_the_latency_and_loses_nothing() -> None:
     loaded = await load(*_CLUSTER, "--chaos", "stop:node1@3s+1s", "--assert", "max>0.5s", brief=False)

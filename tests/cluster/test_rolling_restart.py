@@ -45,7 +45,7 @@ class Form(NamedTuple):
     window_s: float
 
 
-SHORT = Form(SwarmSize(listeners=300, channels=4, publishers=3, per_second=30), window_s=6.0)
+SHORT = Form(SwarmSize(listeners=300, channels=4, publishers=3, per_second=30), window_s=3.0)
 FULL = Form(SwarmSize(listeners=2_000, channels=2, publishers=3, per_second=6), window_s=30.0)
 
 

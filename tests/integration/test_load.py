@@ -42,6 +42,13 @@ _SMALL: dict[str, dict[str, object]] = {
     "mixed": {"clients": 60},
 }
 
+# A run takes some seconds: in the plain protocol one is enough for the short form.
+_RUNS = [
+    pytest.param(scenario, protocol, marks=[pytest.mark.long] if protocol == "plain" and scenario != "mixed" else [])
+    for scenario in SCENARIOS
+    for protocol in ("json", "plain")
+]
+
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
@@ -73,8 +80,7 @@ async def test_the_small_runs_are_those_of_all_scenarios() -> None:
     assert _SMALL.keys() == SCENARIOS.keys()
 
 
-@pytest.mark.parametrize("protocol", ["json", "plain"])
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(("scenario", "protocol"), _RUNS)
 async def test_a_short_run_of_every_scenario_passes(node: RunningNode, scenario: str, protocol: str) -> None:
     loaded = await load(scenario, *sets(**_SMALL[scenario]), *against(node), "--protocol", protocol)
     assert_passed(loaded)
@@ -181,7 +187,12 @@ async def test_one_delivery_in_ten_thousand_gone_wrong_is_found(fault: Fault, ex
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"), [(Fault.LOSE, "lost"), (Fault.DOUBLE, "duplicated"), (Fault.SWAP, "reordered")]
+    ("fault", "kind"),
+    [
+        (Fault.LOSE, "lost"),
+        pytest.param(Fault.DOUBLE, "duplicated", marks=pytest.mark.long),
+        pytest.param(Fault.SWAP, "reordered", marks=pytest.mark.long),
+    ],
 )
 async def test_it_is_found_during_recovery_too(fault: Fault, kind: str) -> None:
     async with faulty_server(fault, every=100, errs_in_recovery=True) as server:

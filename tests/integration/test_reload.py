@@ -197,6 +197,7 @@ async def test_flags_and_the_environment_win_over_the_file_again(tmp_path: Path)
         assert await node.reload(tables) == [{"event": "reloaded", "changed": []}]
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="run under nohup, which children inherit")
 async def test_without_a_file_a_terminal_that_is_closed_ends_the_node() -> None:
     async with serving("--dev") as process:
         process.send(signal.SIGHUP)

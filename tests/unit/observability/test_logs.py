@@ -66,7 +66,7 @@ def test_an_event_is_one_line_of_json_with_its_node_level_time_and_fields() -> N
         ValueError("x"),
         ("a", 1),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_whatever_is_logged_is_one_line_of_json(value: Any) -> None:
     line = logged(io.StringIO(), {"value": value})
