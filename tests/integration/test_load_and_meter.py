@@ -51,12 +51,13 @@ def core_ticks() -> tuple[int, int]:
 
 async def falls_idle() -> bool:
     """Wait for a second in which nearly nothing else ran; the load average remembers earlier tests for minutes."""
+    idle_before, all_before = core_ticks()
     for _ in range(_WAIT_FOR_IDLE_S):
-        idle_before, all_before = core_ticks()
         await asyncio.sleep(1)
         idle, total = core_ticks()
         if (idle - idle_before) / (total - all_before) >= _IDLE_ENOUGH:
             return True
+        idle_before, all_before = idle, total
     return False
 
 
@@ -86,6 +87,7 @@ async def test_both_count_the_deliveries_that_the_node_has_made(meter: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads there whether the machine is idle")
 async def test_both_see_the_same_median_latency(meter: Path, tmp_path: Path) -> None:
     """Each five times, in turn, so that whatever else the machine does hits both; intended times count for both.
 
