@@ -10,9 +10,12 @@ REFERENCE := deploy/reference
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # UV_FIND_LINKS: a developer's folder of wheels must not add hashes to the locks.
-COMPILE := env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' pyproject.toml
+COMPILE_LOCK := env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+COMPILE := $(COMPILE_LOCK) pyproject.toml
 COMPILE_DEVELOPMENT := $(COMPILE) --extra dev --constraint $(LOCKS)/runtime.txt
+# What builds the wheel that goes into the image.
+COMPILE_BUILD := echo hatchling | $(COMPILE_LOCK) - --constraint $(LOCKS)/development.txt
 
 .DEFAULT_GOAL := help
 # The stamps share one .venv, so they are made one after the other.
@@ -61,10 +64,11 @@ check: .venv/.development .venv/.project ## Check format, lint, types, layers, l
 # Recompiles over a copy: uv keeps the pins it finds there, so a new release upstream changes nothing here.
 check-locks: .venv/.development
 	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
-	cp $(LOCKS)/runtime.txt $(LOCKS)/development.txt "$$fresh"; \
+	cp $(LOCKS)/runtime.txt $(LOCKS)/development.txt $(LOCKS)/build.txt "$$fresh"; \
 	$(COMPILE) --output-file "$$fresh/runtime.txt" >/dev/null; \
 	$(COMPILE_DEVELOPMENT) --output-file "$$fresh/development.txt" >/dev/null; \
-	for lock in runtime development; do \
+	$(COMPILE_BUILD) --output-file "$$fresh/build.txt" >/dev/null; \
+	for lock in runtime development build; do \
 		diff -u $(LOCKS)/$$lock.txt "$$fresh/$$lock.txt" || \
 			{ echo "$(LOCKS)/$$lock.txt is not what pyproject.toml asks for: run \`make lock\`." >&2; exit 1; }; \
 	done
@@ -72,6 +76,7 @@ check-locks: .venv/.development
 lock: .venv/.development ## Remake the locks from pyproject.toml, keeping pins (all new: make lock ARGS=--upgrade)
 	$(COMPILE) --output-file $(LOCKS)/runtime.txt $(ARGS) >/dev/null
 	$(COMPILE_DEVELOPMENT) --output-file $(LOCKS)/development.txt $(ARGS) >/dev/null
+	$(COMPILE_BUILD) --output-file $(LOCKS)/build.txt >/dev/null
 
 reference: .venv/.development .venv/.project ## Write the references of configuration and metrics
 	@mkdir -p $(REFERENCE)

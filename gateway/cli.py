@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "api": _Command("gateway.commands.api", "call the server API and print the result"),
     "token": _Command("gateway.commands.token", "make and check tokens"),
     "config": _Command("gateway.commands.configuration", "check and explain the configuration"),
+    "health": _Command("gateway.commands.health", "ask a node how it is"),
     "doctor": _Command("gateway.commands.doctor", "look for what is wrong, and say what to do"),
     "metrics": _Command("gateway.commands.configuration", "explain the metrics", "add_metrics_arguments"),
 }

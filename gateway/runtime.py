@@ -20,6 +20,8 @@ from gateway.api.application import APIApplication
 from gateway.api.keys import KeyRing
 from gateway.api.server import ServerAPI
 from gateway.broker.contract import BrokerError, Engine, EngineError
+from gateway.broker.redis.engine import RedisEngine
+from gateway.broker.redis.settings import RedisSettings
 from gateway.config import Config
 from gateway.domain.wheel import TimerWheel
 from gateway.figured import Figured, there
@@ -72,6 +74,7 @@ class Runtime(Figured):
             LivePart(("health",), lambda now: partial(self.vitals.change, now.health)),
             LivePart(("http_api.key", "http_api.keys"), lambda now: partial(self.api_keys.change, now.http_api)),
             LivePart(("shutdown", "drain"), lambda _: None),  # read when the node stops
+            LivePart(("redis.user", "redis.password"), lambda now: partial(self._change_redis_login, now.redis)),
         ]
         """All that can change while the node runs; a key that is in none of them needs a restart."""
         if is_adjustable(log):
@@ -129,6 +132,10 @@ class Runtime(Figured):
     def _prepare_rules(self, config: Config) -> Commit:
         rules = make_rules(config, there(self._surroundings), before=self.services)
         return partial(put_in_force, rules, self.services)
+
+    def _change_redis_login(self, redis: RedisSettings) -> None:
+        if isinstance(self.engine, RedisEngine):
+            self.engine.change_login(user=redis.user, password=redis.password)
 
     # Life.
 

@@ -42,7 +42,7 @@ async def examine_redis(config: Config) -> list[Finding]:
     settings = config.redis
     try:
         endpoint = Endpoint(settings)
-        await Probe(endpoint, settings).run()
+        await Probe(endpoint).run()
     except EngineError as fault:
         return [error("redis", str(fault))]
     except NotYetError as fault:

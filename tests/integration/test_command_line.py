@@ -36,6 +36,14 @@ def free_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    """Give a port that nobody listens on, and nobody else will."""
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
@@ -537,3 +545,34 @@ async def test_tls_is_spoken_where_it_is_configured(tmp_path: Path) -> None:
             await client.send("hello")
             assert await client.recv() == "hello"
         assert f"  playground   https://{process.address}/\n" in process.out
+
+
+async def test_health_tells_what_a_node_says_in_its_exit_code(refusing_port: int) -> None:
+    nothing = f"127.0.0.1:{refusing_port}"
+    without_redis = {"GATEWAY_BROKER__TYPE": "redis", "GATEWAY_REDIS__ADDRESS": nothing}
+    async with serving() as well, serving(environment=without_redis) as waiting:
+        assert await run("health", "--url", well.internal_url) == Finished(0, "ok\n", "")
+        for check in ("livez", "readyz", "startupz"):
+            assert (await run("health", check, "--url", well.internal_url)).code == 0
+        unready = await run("health", "readyz", "--url", waiting.internal_url)
+        assert (unready.code, unready.err) == (1, "")
+        assert nothing in unready.out
+        assert (await run("health", "--url", waiting.internal_url)).code == 0
+    assert await run("health", "--url", f"http://{nothing}") == Finished(
+        1, "", f"http://{nothing}: Connection refused\n"
+    )
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9000", "https://127.0.0.1:9000", "http://", "http://[", "http://a:b"])
+def test_health_needs_an_address(cli: Cli, url: str) -> None:
+    code, out, err = cli("health", "--url", url)
+    assert (code, out) == (2, "")
+    assert url in err
+
+
+def test_health_asks_the_port_that_the_environment_gives_the_node(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, refusing_port: int
+) -> None:
+    monkeypatch.setenv("GATEWAY_HTTP_SERVER__INTERNAL_PORT", str(refusing_port))
+    code, _, err = cli("health")
+    assert (code, err) == (1, f"http://127.0.0.1:{refusing_port}: Connection refused\n")

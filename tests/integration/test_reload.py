@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import jwt
 import pytest
 import trustme
@@ -19,6 +20,7 @@ from gateway.settings import Settings
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.processes import ServingProcess, serving
 from tests.support.processes import ask as ask_over_http
+from tests.support.redis_servers import redis_server
 from tests.support.waiting import until
 
 ROOM: Final[dict[str, Any]] = {
@@ -171,17 +173,64 @@ async def test_what_needs_a_restart_is_named_in_one_line_and_no_value_is_shown(t
         secret = "the next secret, which nobody must read in a log"
         tables = BASE | {
             "client": {"token": {"hmac_secret_key": secret}, "command_rate": 0},
-            "redis": {"password": "hunter2"},
+            "redis": {"prefix": "hunter2"},
             "http_server": {"address": "127.0.0.1", "backlog": 7},
         }
         expected = [
-            {"event": "needs a restart", "keys": ["http_server.backlog", "redis.password"]},
+            {"event": "needs a restart", "keys": ["http_server.backlog", "redis.prefix"]},
             {"event": "reloaded", "changed": ["client.token.hmac_secret_key"]},
         ]
         assert await node.reload(tables, lines_expected=2) == expected
         # What is running has not changed there, so it is said again.
         assert await node.reload(tables, lines_expected=2) == [expected[0], {"event": "reloaded", "changed": []}]
         assert not any(text in "\n".join(process.lines) for text in (secret, SECRET, "hunter2"))
+
+
+async def test_a_new_password_of_redis_cuts_no_link_and_is_used_by_the_next_connection(tmp_path: Path) -> None:
+    path, secret = tmp_path / "gateway.json", tmp_path / "password"
+    secret.write_text("old")
+    tables = BASE | {"broker": {"type": "redis"}, "http_api": {"key": "key of this test"}}
+    write(path, tables)
+    async with redis_server(password="old") as server, server.client() as admin:
+        environment = {"GATEWAY_REDIS__ADDRESS": server.location, "GATEWAY_REDIS__PASSWORD_FILE": str(secret)}
+        async with serving("--config", str(path), environment=environment) as process:
+            node = Reloading(process, path)
+
+            async def command(*words: str) -> None:
+                await admin.execute_command(*words)  # type: ignore[no-untyped-call]
+
+            async def reload(password: str) -> None:
+                secret.write_text(password)
+                [line] = await node.reload(tables)
+                assert line == {"event": "reloaded", "changed": ["redis.password"]}
+
+            def heard(event: str) -> list[dict[str, Any]]:
+                return [each for each in process.events if each["event"] == event]
+
+            async with asyncio.timeout(20):
+                while (await ask_over_http(f"{process.internal_url}/readyz")).status != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            # One that the server does not know is told at once, although no connection needs it yet.
+            await reload("mistaken")
+            await until(lambda: len(heard("redis login refused")) == 1)
+            assert "redis.password" in heard("redis login refused")[0]["reason"]
+            await command("ACL", "SETUSER", "default", ">new")
+            await reload("new")
+            await command("ACL", "SETUSER", "default", "<old")
+            assert heard("redis link lost") == []
+            await command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await command("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: {each["link"] for each in heard("redis link restored")} == {"publish", "subscribe"})
+            # The third connection, to read, is made anew when it is needed.
+            async with httpx.AsyncClient(headers={"X-API-Key": "key of this test"}) as http:
+                answer = await http.post(f"{process.internal_url}/api/history", json={"channel": "room:1"})
+            assert "result" in answer.json()
+            assert [each["link"] for each in heard("redis link lost")] in (
+                ["publish", "subscribe"],
+                ["subscribe", "publish"],
+            )
+            assert len(heard("redis login refused")) == 1
+            assert "mistaken" not in "\n".join(process.lines)
 
 
 async def test_flags_and_the_environment_win_over_the_file_again(tmp_path: Path) -> None:

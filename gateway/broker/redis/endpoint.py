@@ -13,6 +13,7 @@ import redis.exceptions
 from redis.asyncio.connection import Connection, ConnectionPool, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
 from gateway.broker.contract import EngineError
@@ -35,7 +36,8 @@ class Endpoint:
     def __init__(self, settings: RedisSettings) -> None:
         self.label = f"redis {settings.address}"
         """How messages call the server."""
-        self._settings = settings
+        self.settings = settings
+        """What is in force; user and password may change."""
         self._context = _tls_context(settings.tls) if settings.tls.enabled else None
         self._path: str | None = None
         self._host, self._port = "", 0
@@ -46,13 +48,21 @@ class Endpoint:
             self._host, self._port = host.strip("[]"), int(port)
         self._server_name = settings.tls.server_name or self._host
 
+    def change_login(self, *, user: str, password: str) -> None:
+        """Log in with these from the next connection on."""
+        self.settings = self.settings.model_copy(update={"user": user, "password": password})
+
+    def credentials(self) -> tuple[str, ...]:
+        """Return what AUTH takes: nothing, the password, or user and password."""
+        given = (self.settings.user, self.settings.password)
+        return tuple(each for each in given if each) if self.settings.password else ()
+
     def greeting(self, name: str) -> list[bytes]:
         """Return the packed commands that log in, choose the database and call the connection *name*."""
-        settings = self._settings
+        settings = self.settings
         commands: list[tuple[Any, ...]] = []
-        if settings.password:
-            who = (settings.user,) if settings.user else ()
-            commands.append(("AUTH", *who, settings.password))
+        if credentials := self.credentials():
+            commands.append(("AUTH", *credentials))
         if settings.db:
             commands.append(("SELECT", settings.db))
         commands.append(("CLIENT", "SETNAME", name))
@@ -76,10 +86,9 @@ class Endpoint:
 
     def client(self, name: str) -> "redis.asyncio.Redis":
         """Return a redis-py client of one connection that tries everything once and hands replies over as they come."""
-        settings = self._settings
+        settings = self.settings
         options: dict[str, Any] = {
-            "username": settings.user or None,
-            "password": settings.password or None,
+            "credential_provider": _Login(self),
             "db": settings.db,
             "client_name": name,
             "driver_info": None,
@@ -100,6 +109,17 @@ class Endpoint:
         client = redis.asyncio.Redis.from_pool(pool)
         client.response_callbacks.clear()
         return client
+
+
+class _Login(CredentialProvider):
+    """Has redis-py ask for the login at each connection that it makes, since it may have changed."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def get_credentials(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Return the arguments of AUTH; with none there is no AUTH."""
+        return self._endpoint.credentials()
 
 
 class _TLSConnection(Connection):

@@ -25,7 +25,8 @@ class RedisEngine:
     """What a node runs on when it is one of many.
 
     *node_id* is drawn anew for each life of a node. *report* takes events: `redis link lost` and `redis link restored`
-    with the `link`, `redis refused` and `redis undecodable` with a `subject`, these once a minute for each.
+    with the `link`, `redis login refused`, and `redis refused` and `redis undecodable` with a `subject`, these once a
+    minute for each.
 
     Raises:
         EngineError: for a certificate or key that can't be read.
@@ -43,10 +44,11 @@ class RedisEngine:
     ) -> None:
         endpoint, keys, journal = Endpoint(settings), Keys(settings.prefix), Journal(report, monotonic=monotonic)
         self.counts: RedisCounts = journal.counts
+        self._endpoint = endpoint
         self._settings = settings
         self._report = report
         self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
-        self._probe = Probe(endpoint, settings)
+        self._probe = Probe(endpoint)
         self._link = Link(endpoint, settings, [PUBLISH], journal=journal, monotonic=monotonic, rng=self._rng)
         self._subscriber = Subscriber(endpoint, settings, journal=journal, monotonic=monotonic, rng=self._rng)
         self._reads = Reads(endpoint, settings, journal=journal, monotonic=monotonic, rng=self._rng)
@@ -57,6 +59,7 @@ class RedisEngine:
         self.control = RedisControl(self._link, self._subscriber, keys, node_id)
         self._not_yet: str | None = f"{endpoint.label}: not connected yet"
         self._probes = 0
+        self._login_changed = asyncio.Event()
         self._stopped = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
@@ -83,6 +86,15 @@ class RedisEngine:
         settings = self._settings
         wait_s = max(settings.reconnect_max_delay_s, settings.watchdog_interval_s)
         return wait_s + settings.connect_timeout_s + 2 * settings.timeout_s
+
+    def change_login(self, *, user: str, password: str) -> None:
+        """Log in with these from the next connection on; those that are open stay as they are.
+
+        They are tried at once, and `redis login refused` is reported if the server does not take them, so that this is
+        known before the next connection needs them.
+        """
+        self._endpoint.change_login(user=user, password=password)
+        self._login_changed.set()
 
     async def run(self) -> None:
         """Hold the links up until `stop` is called or this is cancelled.
@@ -116,6 +128,18 @@ class RedisEngine:
             group.create_task(self._link.run(), name="redis publish link")
             group.create_task(self._subscriber.run(), name="redis subscribe link")
             group.create_task(self._reads.run(), name="redis read link")
+            group.create_task(self._try_changed_logins(), name="redis login")
+
+    async def _try_changed_logins(self) -> None:
+        while True:
+            await self._login_changed.wait()
+            self._login_changed.clear()
+            try:
+                await self._probe.run()
+            except EngineError as fault:
+                self._report("redis login refused", reason=str(fault))
+            except NotYetError:
+                pass  # its links find out when they come back, and tell
 
     async def _become_usable(self) -> None:
         """Probe the server until it will do."""

@@ -23,7 +23,6 @@ from gateway.broker.contract import EngineError
 from gateway.broker.redis.endpoint import FAILURES, Endpoint, close, describe
 from gateway.broker.redis.keys import Keys
 from gateway.broker.redis.scripts import HISTORY, PUBLISH
-from gateway.broker.redis.settings import RedisSettings
 
 _OLDEST: Final = (6, 2)
 _SHORT_MS: Final = 1000
@@ -37,10 +36,9 @@ class NotYetError(Exception):
 class Probe:
     """Tries all kinds of commands that the engine needs, under names that no channel has."""
 
-    def __init__(self, endpoint: Endpoint, settings: RedisSettings) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._settings = settings
-        self._keys = Keys(f"{settings.prefix}:probe").of("")
+        self._keys = Keys(f"{endpoint.settings.prefix}:probe").of("")
 
     async def run(self) -> None:
         """Return if the engine can work.
@@ -51,7 +49,7 @@ class Probe:
         """
         client = self._endpoint.client("gateway-probe")
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s + self._settings.timeout_s):
+            async with asyncio.timeout(self._endpoint.settings.connect_timeout_s + self._endpoint.settings.timeout_s):
                 await self._check_server(client)
                 await self._check_permissions(client)
         except (BusyLoadingError, MasterDownError, ReadOnlyError) as error:
@@ -62,7 +60,9 @@ class Probe:
                 raise EngineError(fault) from error
             if not isinstance(error, ResponseError):
                 reason = describe(error)
-                if self._settings.tls.enabled and isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
+                if self._endpoint.settings.tls.enabled and isinstance(
+                    error, TimeoutError | redis.exceptions.TimeoutError
+                ):
                     reason += "; does it speak TLS there?"  # a server that does not waits for the end of a line
                 raise NotYetError(f"{self._endpoint.label}: {reason}") from error
             # Whatever it refused for a reason of the moment (no memory, a failing disk), this node is let in.
@@ -100,25 +100,25 @@ class Probe:
             await client.execute_command(*command)  # type: ignore[no-untyped-call]
         async with client.pubsub() as listening:
             await listening.subscribe(self._keys.name)
-            await listening.get_message(timeout=self._settings.timeout_s)
+            await listening.get_message(timeout=self._endpoint.settings.timeout_s)
 
     def _fault(self, error: BaseException) -> str | None:
         """Return the line about a fault of the configuration, `None` if *error* is none."""
-        label, user = self._endpoint.label, self._settings.user or "default"
+        label, user = self._endpoint.label, self._endpoint.settings.user or "default"
         text = str(error)
         match error:
             case RedisError(__context__=ssl.SSLError() as origin):
                 return f"redis.tls: {label}: {describe(origin)}; check the address, tls.enabled and the files"
             case AuthenticationError() if "without any password configured" in text:
                 return f"redis.password: {label} has none for the user {user!r}; take it out here or set it there"
-            case AuthenticationError() if self._settings.password:
+            case AuthenticationError() if self._endpoint.settings.password:
                 return f"redis.password: {label} does not let the user {user!r} in with it; give the right one"
             case AuthenticationError():
                 return f"redis.password: {label} asks for one, and none is given"
             case ResponseError() if "DB index" in text:
-                return f"redis.db: {label} has no database {self._settings.db}; give a lower number"
+                return f"redis.db: {label} has no database {self._endpoint.settings.db}; give a lower number"
             case ResponseError() if isinstance(error, NoPermissionError) or _NO_PERMISSION.search(text):
-                prefix = self._settings.prefix
+                prefix = self._endpoint.settings.prefix
                 rights = f"~{prefix}:* &{prefix}:* +@all -@dangerous +info +role"
                 return f"redis.user: {label} does not allow the user {user!r} all it needs ({rights}): {text}"
             case InvalidResponse():
