@@ -17,6 +17,7 @@ from tests.support.processes import run_program, serving
 
 _METER_C = Path(__file__).parents[1] / "benchmarks" / "meter.c"
 _LISTENERS = 20
+_CROWD = 300
 _IDLE_ENOUGH = 0.85
 _WAIT_FOR_IDLE_S = 60
 _CONFIG: dict[str, Any] = {"client": {"command_rate": 0, "insecure": True, "allowed_origins": ["*"]}}
@@ -61,11 +62,11 @@ async def falls_idle() -> bool:
     return False
 
 
-async def metered(meter: Path, port: int, *arguments: str) -> dict[str, float]:
-    """Run the meter with 20 subscribers and return what it prints."""
+async def metered(meter: Path, port: int, *arguments: str, listeners: int = _LISTENERS) -> dict[str, float]:
+    """Run the meter and return what it prints."""
     opening = ["-i", '{"id":1,"connect":{}}', "-i", '@{"id":2,"subscribe":{"channel":"bench"}}']
     publish = '{"id":9,"publish":{"channel":"bench","data":{"p":"%P"}}}'
-    where = ["-p", str(port), "-u", "/connection/websocket", "-n", str(_LISTENERS), "-P", "1", "-s", "100"]
+    where = ["-p", str(port), "-u", "/connection/websocket", "-n", str(listeners), "-P", "1", "-s", "100"]
     finished = await run_program(str(meter), *where, *opening, "-t", publish, *arguments)
     assert finished.code == 0, finished
     figures: dict[str, float] = json.loads(finished.out)
@@ -91,8 +92,10 @@ async def test_both_count_the_deliveries_that_the_node_has_made(meter: Path) -> 
 async def test_both_see_the_same_median_latency(meter: Path, tmp_path: Path) -> None:
     """Each five times, in turn, so that whatever else the machine does hits both; intended times count for both.
 
-    A median of less than a millisecond is three processes being woken in time; where others want the cores as well, it
-    measures those.
+    With 300 listeners a median is some milliseconds, which the node's writes make up. With 20 it is less than one, and
+    there the two differ by how they wait: the meter spins through the last millisecond before it sends, and keeps its
+    core awake by that, while the load test sleeps as clients do and is woken three times on the way (2 times the
+    meter's 0.9 ms, where waking a core takes a quarter of a millisecond).
     """
     if not await falls_idle():
         pytest.skip("other work is on this machine")
@@ -102,9 +105,9 @@ async def test_both_see_the_same_median_latency(meter: Path, tmp_path: Path) -> 
     async with serving("--config", str(config)) as node:
         port = int(node.address.rpartition(":")[2])
         for _ in range(5):
-            figures = await metered(meter, port, "-r", "100", "-m", "300")
+            figures = await metered(meter, port, "-r", "50", "-m", "150", listeners=_CROWD)
             theirs_us.append(figures["p50_us"])
-            fanout = sets(clients=_LISTENERS + 1, rate=100, namespace="", plateau_s=3)
+            fanout = sets(clients=_CROWD + 1, rate=50, namespace="", plateau_s=3)
             loaded = await load("fanout", "--target", f"ws://{node.address}/connection/websocket", *fanout)
             ours_us.append(merged([loaded.results.latency.delivery]).percentile_us(50))
     ratio = statistics.median(ours_us) / statistics.median(theirs_us)
