@@ -231,6 +231,7 @@ async def test_a_new_password_of_redis_cuts_no_link_and_is_used_by_the_next_conn
             )
             assert len(heard("redis login refused")) == 1
             assert "mistaken" not in "\n".join(process.lines)
+            assert [each for each in process.events if "source" in each] == [], "a library complains"
 
 
 async def test_flags_and_the_environment_win_over_the_file_again(tmp_path: Path) -> None:

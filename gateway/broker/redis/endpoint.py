@@ -121,6 +121,10 @@ class _Login(CredentialProvider):
         """Return the arguments of AUTH; with none there is no AUTH."""
         return self._endpoint.credentials()
 
+    async def get_credentials_async(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Return the same; the inherited one logs a warning."""
+        return self._endpoint.credentials()
+
 
 class _TLSConnection(Connection):
     """redis-py's connection on a TLS context of ours, since its own can't check a name other than the host."""
