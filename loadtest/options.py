@@ -42,6 +42,9 @@ class Options(Struct, frozen=True, kw_only=True):
     commands: dict[str, list[str]]
     """What `run:` may run, by name."""
     results: Path | None
+    prometheus_port: int | None
+    """Where to serve the live figures as metrics; 0: any free port."""
+    prometheus_address: str
     is_quiet: bool
     """Whether only the verdict is told."""
     command: list[str]

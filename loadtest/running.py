@@ -15,9 +15,10 @@ from loadtest import chaos, limits, results, thresholds
 from loadtest.catalogue import ScenarioError, find, make, parse_assignments
 from loadtest.coordinator import Coordinator, RunError
 from loadtest.crew import CrewError
+from loadtest.exporting import Exported, ExportError
 from loadtest.messages import Access
 from loadtest.options import NamedServer, Options
-from loadtest.progress import progress
+from loadtest.progress import Progress, progress
 from loadtest.results import Results, Server
 from loadtest.scenario import Model, Scenario, description
 from loadtest.scenarios import SCENARIOS
@@ -84,6 +85,10 @@ def add_commands(commands: _Commands) -> None:
     )
     run.add_argument("--chaos", action="append", default=[], metavar="VERB:NAME@AT[+FOR]", help="kill:node1@10s")
     run.add_argument("--results", type=Path, metavar="JSON", help="where to write everything that was measured")
+    run.add_argument(
+        "--prometheus-port", type=int, metavar="PORT", help="serve the live figures as metrics (0: any free port)"
+    )
+    run.add_argument("--prometheus-address", default="127.0.0.1", metavar="ADDRESS", help="(default: 127.0.0.1)")
     run.add_argument("--quiet", action="store_true", help="tell nothing but the result")
     run.add_argument("--lines", action="store_true", help="tell in lines, on a terminal too")
     run.add_argument(
@@ -123,6 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
         RunError,
         CrewError,
         results.ResultsError,
+        ExportError,
     ) as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE_ERROR
@@ -135,7 +141,7 @@ async def _carry_out(options: Options, *, is_plain: bool) -> Results:
     task = asyncio.current_task()
     if task is None:
         raise AssertionError("it runs in a task")
-    with progress(is_quiet=options.is_quiet, is_plain=is_plain) as shown:
+    with _progress(options, is_plain=is_plain) as shown:
         coordinator = Coordinator(options, shown)
         asked = False
 
@@ -159,6 +165,13 @@ async def _carry_out(options: Options, *, is_plain: bool) -> Results:
         finally:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(signum)
+
+
+def _progress(options: Options, *, is_plain: bool) -> Progress:
+    shown = progress(is_quiet=options.is_quiet, is_plain=is_plain)
+    if options.prometheus_port is None:
+        return shown
+    return Exported(shown, address=options.prometheus_address, port=options.prometheus_port)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -189,6 +202,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         chaos=[chaos.parse(text) for text in (*file.chaos, *arguments.chaos)],
         commands=file.commands,
         results=arguments.results,
+        prometheus_port=arguments.prometheus_port,
+        prometheus_address=arguments.prometheus_address,
         is_quiet=arguments.quiet,
         command=_without_secrets(sys.argv[1:]),
     )
