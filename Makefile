@@ -3,11 +3,14 @@
 PYTHON ?= python3
 ARGS ?=
 JOBS ?= 2
+ENGINE ?= docker
+IMAGE ?= gateway
 
 BIN := .venv/bin
 LOCKS := deploy/locks
 REFERENCE := deploy/reference
 
+COMPOSE = $(ENGINE) compose --file deploy/compose/compose.yaml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # UV_FIND_LINKS: a developer's folder of wheels must not add hashes to the locks.
 COMPILE_LOCK := env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -20,7 +23,8 @@ COMPILE_BUILD := echo hatchling | $(COMPILE_LOCK) - --constraint $(LOCKS)/develo
 .DEFAULT_GOAL := help
 # The stamps share one .venv, so they are made one after the other.
 .NOTPARALLEL:
-.PHONY: help run cluster test test-all conformance conformance-long check check-locks lock reference loadtest bench clean
+.PHONY: help run cluster up down image test test-all test-deploy conformance conformance-long check check-locks lock \
+	reference dashboards loadtest bench clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -31,19 +35,38 @@ run: .venv/.runtime .venv/.project ## Run one development node (ARGS="…" goes 
 cluster: .venv/.runtime .venv/.project ## Run three nodes behind HAProxy, with Redis (ARGS="…": try ARGS=--help)
 	@exec $(BIN)/python -m deploy.cluster $(ARGS)
 
+image: ## Build the image (ENGINE=podman, IMAGE=registry.example.com/gateway:1; ARGS="…" goes to the build)
+	DOCKER_BUILDKIT=1 $(ENGINE) build --file deploy/Containerfile --tag $(IMAGE) \
+		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' gateway/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) $(ARGS) .
+
+up: ## Run HAProxy, three nodes, Redis, Prometheus and Grafana in containers (ARGS="…": what, or --scale gateway=5)
+	@deploy/compose/make-secrets
+	$(COMPOSE) up --detach --wait $(ARGS)
+
+down: ## Stop them (ARGS=--volumes: and forget what they know)
+	$(COMPOSE) down $(ARGS)
+
 # All but those that break things under load, which want the machine for themselves, run on JOBS processes.
 test: .venv/.development .venv/.project ## Run the tests but for the long ones (ARGS="…": one pytest, with these)
 	@tests/support/install-tools
 ifdef ARGS
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long and not containers" $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not long" --numprocesses $(JOBS) --dist loadfile --ignore tests/cluster
+	$(BIN)/python -m pytest -m "not long and not containers" --numprocesses $(JOBS) --dist loadfile \
+		--ignore tests/cluster --ignore tests/deploy
 	$(BIN)/python -m pytest -m "not long" tests/cluster
 endif
 
-test-all: .venv/.development .venv/.project ## Run all tests, the long ones too
+test-all: .venv/.development .venv/.project ## Run all tests, the long ones and those with containers too
 	@tests/support/install-tools
-	$(BIN)/python -m pytest $(ARGS)
+	@tests/support/install-tools --containers
+	$(BIN)/python -m pytest -rs $(ARGS)
+
+test-deploy: .venv/.development .venv/.project ## Run what is in deploy for real: image, Compose, proxies (says what it skips)
+	@tests/support/install-tools
+	@tests/support/install-tools --containers
+	$(BIN)/python -m pytest -rs tests/deploy $(ARGS)
 
 conformance: .venv/.development .venv/.project ## Check the protocols' conformance: tests/conformance and Autobahn's test suite
 	$(BIN)/python -m pytest --quiet tests/conformance
@@ -52,7 +75,8 @@ conformance: .venv/.development .venv/.project ## Check the protocols' conforman
 conformance-long: .venv/.development .venv/.project ## Run all of Autobahn's cases, also the minutes of compression
 	$(BIN)/python tests/conformance/autobahn/run.py --compression
 
-check: .venv/.development .venv/.project ## Check format, lint, types, layers, locks and the generated reference
+check: .venv/.development .venv/.project ## Check format, lint, types, layers, locks, references, and what is in deploy
+	@tests/support/install-tools
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
@@ -60,6 +84,8 @@ check: .venv/.development .venv/.project ## Check format, lint, types, layers, l
 	@$(MAKE) --no-print-directory check-locks
 	$(BIN)/gateway config doc --check $(REFERENCE)/configuration.md
 	$(BIN)/gateway metrics doc --check $(REFERENCE)/metrics.md
+	$(BIN)/python -m deploy.grafana --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --quiet -m "not long and not containers" tests/deploy
 
 # Recompiles over a copy: uv keeps the pins it finds there, so a new release upstream changes nothing here.
 check-locks: .venv/.development
@@ -82,6 +108,9 @@ reference: .venv/.development .venv/.project ## Write the references of configur
 	@mkdir -p $(REFERENCE)
 	$(BIN)/gateway config doc > $(REFERENCE)/configuration.md
 	$(BIN)/gateway metrics doc > $(REFERENCE)/metrics.md
+
+dashboards: .venv/.development .venv/.project ## Write Grafana's dashboards from deploy/grafana
+	$(BIN)/python -m deploy.grafana
 
 loadtest: .venv/.development .venv/.project ## Load a node of its own for some seconds, or what ARGS="run …" says
 	@exec $(BIN)/python -m loadtest $(if $(ARGS),$(ARGS),run)
