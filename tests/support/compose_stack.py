@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +92,11 @@ class ComposeStack:
 
     # What it serves.
 
+    def url_of(self, container: str) -> str:
+        """Return where one node takes clients, without the balancer."""
+        address = self.inspect(container)["NetworkSettings"]["Networks"][self.front]["IPAddress"]
+        return f"ws://{address}:8000/connection/websocket"
+
     @property
     def client_url(self) -> str:
         """Where clients connect to."""
@@ -151,9 +156,10 @@ class ComposeStack:
 
     # Load.
 
-    def start_load(self, path: Path, *arguments: str) -> "Load":
-        """Begin a load test whose results go to *path*."""
-        command = [sys.executable, "-m", "loadtest", "run", *arguments, "--target", self.client_url, "--lines"]
+    def start_load(self, path: Path, *arguments: str, target: str = "") -> "Load":
+        """Begin a load test whose results go to *path*, through the balancer unless another target is named."""
+        command = [sys.executable, "-m", "loadtest", "run", *arguments, "--target", target or self.client_url]
+        command += ["--lines", "--i-own-this-target"]
         command += ["--hmac-secret", self.secret("token_key"), "--results", str(path), "--workers", "1"]
         environment = os.environ | {"SSL_CERT_FILE": str(self.secrets / "ca.pem")}
         return Load(command, environment, path)
@@ -200,9 +206,12 @@ class Load:
 
 
 @contextmanager
-def compose_stack(engine: ContainerEngine, image: str, folder: Path) -> Iterator[ComposeStack]:
-    """Run everything until the block ends."""
+def compose_stack(
+    engine: ContainerEngine, image: str, folder: Path, *, prepare: Callable[[ComposeStack], None] = lambda _: None
+) -> Iterator[ComposeStack]:
+    """Run everything until the block ends; *prepare* may change the copied files before."""
     stack = ComposeStack(engine, image, folder)
+    prepare(stack)
     stack.make_secrets()
     try:
         stack.up(*RUNNABLE)

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.support.promtool import CACHE
+
 ROOT: Final = Path(__file__).parents[2]
-_CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gateway-tests"
 _SUITE: Final = "trixie"
 _PYTHON: Final = "ca-certificates,python3,python3-venv,python3-pip"
 _SERVICES: Final = "ca-certificates,redis-server,haproxy,prometheus,prometheus-alertmanager"
@@ -30,6 +31,7 @@ _COMPOSE_MODULE: Final = "github.com/docker/compose/v2"
 _COMPOSE_VERSION: Final = "v2.40.3"
 _START_TIMEOUT_S: Final = 60
 _TIMEOUT_S: Final = 600
+_LINKS: Final = Path("/sys/class/net")
 _SYSTEM_CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -152,6 +154,7 @@ def _own_daemon() -> Iterator[ContainerEngine]:
     if os.geteuid() != 0:
         raise UnavailableError("no Docker runs here, and starting one takes root")
     folder = Path(tempfile.mkdtemp(prefix="gateway-docker-"))
+    links, rules = {link.name for link in _LINKS.iterdir()}, _output("iptables-save")
     socket = folder / "docker.sock"
     options = [f"--host=unix://{socket}", f"--data-root={folder}/data", f"--exec-root={folder}/run"]
     options += [f"--pidfile={folder}/pid", "--default-ulimit=nofile=20000:20000"]
@@ -170,23 +173,39 @@ def _own_daemon() -> Iterator[ContainerEngine]:
         if process.poll() is None:
             process.terminate()
             process.wait(timeout=_START_TIMEOUT_S)
+        # A daemon leaves its bridges and rules behind; this machine shall be as it was.
+        for link in sorted({link.name for link in _LINKS.iterdir()} - links):
+            if link.startswith(("docker", "br-")):
+                _output("ip", "link", "delete", link)
+        _output("iptables-restore", text=rules)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _output(*command: str, text: str = "") -> str:
+    """Return what a command of the system prints, nothing if it fails or is missing."""
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, check=False, timeout=_START_TIMEOUT_S
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout
 
 
 def _tar(name: str, packages: str) -> str:
     """Return a root file system with *packages*, made once."""
-    found = _CACHE / f"{name}-{_SUITE}.tar"
+    found = CACHE / f"{name}-{_SUITE}.tar"
     if not found.exists():
-        _CACHE.mkdir(parents=True, exist_ok=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
         unfinished = found.with_suffix(f".{os.getpid()}")
         command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "--format=tar", _SUITE, str(unfinished)]
-        _make(command, _CACHE, f"Debian's packages for {name}")
+        _make(command, CACHE, f"Debian's packages for {name}")
         unfinished.replace(found)
     return str(found)
 
 
 def _build_compose() -> str:
-    found = _CACHE / f"docker-compose-{_COMPOSE_VERSION}"
+    found = CACHE / f"docker-compose-{_COMPOSE_VERSION}"
     if not found.exists():
         if shutil.which("go") is None:
             raise UnavailableError("`docker compose` is missing, and building it takes go")
@@ -195,7 +214,7 @@ def _build_compose() -> str:
             (folder / "go.mod").write_text("module compose\n\ngo 1.24\n")
             module = f"{_COMPOSE_MODULE}/cmd"
             _make(["go", "get", f"{module}@{_COMPOSE_VERSION}"], folder, "Compose")
-            _CACHE.mkdir(parents=True, exist_ok=True)
+            CACHE.mkdir(parents=True, exist_ok=True)
             unfinished = found.with_suffix(f".{os.getpid()}")
             _make(["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), module], folder, "Compose")
             unfinished.replace(found)

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 _TIMEOUT_S = 120
-_CACHED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gateway-tests" / "promtool"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gateway-tests"
+"""Where tests keep what they have fetched."""
+_CACHED = CACHE / "promtool"
 
 
 def find_promtool() -> str | None:

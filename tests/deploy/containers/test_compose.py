@@ -116,6 +116,15 @@ def test_a_browser_elsewhere_is_refused_and_the_admin_page_is_behind_a_port_of_i
     assert httpx.get(f"{stack.admin_url}/admin", follow_redirects=True).status_code == 200
 
 
+def test_a_node_with_a_wrong_secret_ends_with_a_line_that_says_which(stack: ComposeStack, image: str) -> None:
+    given = {"BROKER__TYPE": "redis", "REDIS__ADDRESS": "redis:6379", "REDIS__USER": "gateway", "REDIS__PASSWORD": "no"}
+    options = [part for name, value in given.items() for part in ("--env", f"GATEWAY_{name}={value}")]
+    done = stack.engine.run("run", "--rm", "--network", f"{stack.project}_data", *options, image, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("redis.password: ")
+    assert "Traceback" not in done.stderr
+
+
 def chaos(stack: ComposeStack, path: Path, steps: dict[int, tuple[str, list[str]]], plateau_s: float) -> Results:
     """Load it with people who talk in rooms while commands are run at their seconds, and return what came of it."""
     lines = [f"{name} = {command!r}" for name, command in steps.values()]
