@@ -86,7 +86,8 @@ class Coordinator:
             self._processes = servers.processes
             self._note_memory()
             workers = await stack.enter_async_context(crew(jobs, self._take))
-            havoc = Havoc(options.chaos, servers, options.commands)
+            havoc = Havoc(options.chaos, servers, options.commands, self._progress.strike)
+            self._progress.expect(sum(_counts_as_connected(plan, jobs[0].access) for plan in plans))
             sent, outcomes = await self._through_phases(workers, havoc)
             ledger = await self._ledger(servers, pages, outcomes)
             workers.tell(Leave(0.0 if self._stopping.is_set() else options.scenario.ramp_down_s))
@@ -329,6 +330,11 @@ def _plain(address: str) -> str:
 
 def _connections(plan: ClientPlan, protocol: str) -> int:
     return len({*plan.subscribe, *plan.publish}) if protocol == "plain" else 1
+
+
+def _counts_as_connected(plan: ClientPlan, access: Access) -> bool:
+    """Whether a client shows among the connections once it is there: who never reads does not, nor who only calls."""
+    return plan.reads and not (plan.by_api and access.api_urls and not plan.subscribe)
 
 
 def _at(phases: Phases, **times_s: float) -> Phases:

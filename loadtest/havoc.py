@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 from loadtest.chaos import Action, Done, Verb
@@ -14,14 +14,21 @@ _COMMAND_TIMEOUT_S: Final = 60.0
 
 
 class Havoc:
-    """Does *actions* to *servers*, each at its time."""
+    """Does *actions* to *servers*, each at its time, and tells *on_strike* of each as it begins."""
 
-    def __init__(self, actions: Sequence[Action], servers: Servers, commands: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self,
+        actions: Sequence[Action],
+        servers: Servers,
+        commands: Mapping[str, list[str]],
+        on_strike: Callable[[str], None],
+    ) -> None:
         self.done: list[Done] = []
         self.notes: list[str] = []
         self._actions = sorted(actions, key=lambda action: action.at_s)
         self._servers = servers
         self._commands = commands
+        self._on_strike = on_strike
         self._stopped: set[Process] = set()
 
     async def wreak(self, begin_us: int) -> None:
@@ -39,6 +46,7 @@ class Havoc:
     async def _carry_out(self, action: Action) -> None:
         place = len(self.done)
         self.done.append(Done(now_us(), str(action), ""))
+        self._on_strike(str(action))
         try:
             detail = await self._do(action)
         except (ServerError, OSError) as error:

@@ -98,6 +98,8 @@ class Report(Struct, frozen=True, kw_only=True, tag=True):
     memory_bytes: int
     memory_before_bytes: int
     """Before the first connection."""
+    watched: dict[str, int] = {}
+    """What the subscribers have found so far, by the names in `Counts`."""
 
 
 class Sent(Struct, frozen=True, tag=True):

@@ -5,6 +5,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from loadtest.chaos import Action
+from loadtest.exposition import Exposition
 from loadtest.messages import Access
 from loadtest.results import Server
 from loadtest.scenario import Scenario
@@ -41,10 +42,9 @@ class Options(Struct, frozen=True, kw_only=True):
     chaos: list[Action]
     commands: dict[str, list[str]]
     """What `run:` may run, by name."""
+    exposition: Exposition | None
+    """Where the run's own metrics are served; `None`: nowhere."""
     results: Path | None
-    prometheus_port: int | None
-    """Where to serve the live figures as metrics; 0: any free port."""
-    prometheus_address: str
     is_quiet: bool
     """Whether only the verdict is told."""
     command: list[str]

@@ -15,14 +15,21 @@ _SHOWN_ERRORS: Final = 5
 class Progress(Protocol):
     """Shows how a run is going."""
 
-    current: str
-    """The phase."""
+    @property
+    def current(self) -> str:
+        """The phase."""
 
     def say(self, sentence: str) -> None:
         """Tell something that happens once."""
 
+    def expect(self, clients: int) -> None:
+        """Tell how many clients are to be connected and subscribed."""
+
     def phase(self, name: str) -> None:
         """Tell that a phase begins."""
+
+    def strike(self, action: str) -> None:
+        """Tell that something is done to the servers."""
 
     def show(self, second: Second, timeline: Timeline) -> None:
         """Show a second, with all before it."""
@@ -39,6 +46,7 @@ class Lines:
 
     def __init__(self, stream: TextIO = sys.stderr, *, is_quiet: bool = False) -> None:
         self.current = ""
+        self.expected = 0
         self._stream = stream
         self._is_quiet = is_quiet
 
@@ -48,10 +56,18 @@ class Lines:
             self._stream.write(f"{sentence}\n")
             self._stream.flush()
 
+    def expect(self, clients: int) -> None:
+        """Keep it."""
+        self.expected = clients
+
     def phase(self, name: str) -> None:
         """Write its name."""
         self.current = name
         self.say(f"-- {name}")
+
+    def strike(self, action: str) -> None:
+        """Write it."""
+        self.say(f"-- {action}")
 
     def show(self, second: Second, timeline: Timeline) -> None:
         """Write the line of each fifth second."""
@@ -92,7 +108,7 @@ class Table(Lines):
         """Draw."""
         table = self._make_table(title=f"{self.current}, {second.at_s + 1} s", show_header=False)
         rows = [
-            ("connections", f"{second.connections:,}"),
+            ("connections", f"{second.connections:,} of {self.expected:,}"),
             ("connects / reconnects", f"{timeline.totals['connects']:,} / {timeline.totals['reconnects']:,}"),
             ("published a second", f"{second.published:,}"),
             ("delivered a second", f"{second.delivered:,}"),

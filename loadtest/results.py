@@ -14,6 +14,7 @@ from msgspec import Struct
 
 FORMAT: Final = 1
 """Counts up with each change that a reader of older files must know of; new fields with defaults are none."""
+PHASES: Final = ("ramp-up", "plateau", "drain", "ramp-down")
 
 
 class ResultsError(Exception):

@@ -15,10 +15,10 @@ from loadtest import chaos, limits, results, thresholds
 from loadtest.catalogue import ScenarioError, find, make, parse_assignments
 from loadtest.coordinator import Coordinator, RunError
 from loadtest.crew import CrewError
-from loadtest.exporting import Exported, ExportError
+from loadtest.exposition import Exposition, ExpositionError, exposed
 from loadtest.messages import Access
 from loadtest.options import NamedServer, Options
-from loadtest.progress import Progress, progress
+from loadtest.progress import progress
 from loadtest.results import Results, Server
 from loadtest.scenario import Model, Scenario, description
 from loadtest.scenarios import SCENARIOS
@@ -29,6 +29,7 @@ _MISSED: Final = 1
 _USAGE_ERROR: Final = 2
 _SECRETS: Final = ("--token", "--hmac-secret", "--api-key")
 _DEFAULT: Final = "mixed"
+_HIGHEST_PORT: Final = 65535
 _Commands = Any  # argparse keeps the type of what `add_subparsers` returns to itself
 
 
@@ -84,11 +85,11 @@ def add_commands(commands: _Commands) -> None:
         "--assert", action="append", default=[], dest="asserts", metavar="THRESHOLD", help="p99<50ms, lost=0"
     )
     run.add_argument("--chaos", action="append", default=[], metavar="VERB:NAME@AT[+FOR]", help="kill:node1@10s")
-    run.add_argument("--results", type=Path, metavar="JSON", help="where to write everything that was measured")
     run.add_argument(
-        "--prometheus-port", type=int, metavar="PORT", help="serve the live figures as metrics (0: any free port)"
+        "--prometheus-port", type=int, metavar="PORT", help="serve the run's own metrics there (0: on a free port)"
     )
-    run.add_argument("--prometheus-address", default="127.0.0.1", metavar="ADDRESS", help="(default: 127.0.0.1)")
+    run.add_argument("--prometheus-address", default="127.0.0.1", metavar="ADDRESS", help="where that port is")
+    run.add_argument("--results", type=Path, metavar="JSON", help="where to write everything that was measured")
     run.add_argument("--quiet", action="store_true", help="tell nothing but the result")
     run.add_argument("--lines", action="store_true", help="tell in lines, on a terminal too")
     run.add_argument(
@@ -127,8 +128,8 @@ def _run(arguments: argparse.Namespace) -> int:
         ServerError,
         RunError,
         CrewError,
+        ExpositionError,
         results.ResultsError,
-        ExportError,
     ) as error:
         sys.stderr.write(f"{error}\n")
         return _USAGE_ERROR
@@ -141,7 +142,10 @@ async def _carry_out(options: Options, *, is_plain: bool) -> Results:
     task = asyncio.current_task()
     if task is None:
         raise AssertionError("it runs in a task")
-    with _progress(options, is_plain=is_plain) as shown:
+    with (
+        progress(is_quiet=options.is_quiet, is_plain=is_plain) as view,
+        exposed(view, options.exposition, chaos=map(str, options.chaos)) as shown,
+    ):
         coordinator = Coordinator(options, shown)
         asked = False
 
@@ -165,13 +169,6 @@ async def _carry_out(options: Options, *, is_plain: bool) -> Results:
         finally:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(signum)
-
-
-def _progress(options: Options, *, is_plain: bool) -> Progress:
-    shown = progress(is_quiet=options.is_quiet, is_plain=is_plain)
-    if options.prometheus_port is None:
-        return shown
-    return Exported(shown, address=options.prometheus_address, port=options.prometheus_port)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -201,14 +198,22 @@ def _options(arguments: argparse.Namespace) -> Options:
         thresholds=thresholds.parse_all([*file.assert_, *arguments.asserts]),
         chaos=[chaos.parse(text) for text in (*file.chaos, *arguments.chaos)],
         commands=file.commands,
+        exposition=_exposition(arguments),
         results=arguments.results,
-        prometheus_port=arguments.prometheus_port,
-        prometheus_address=arguments.prometheus_address,
         is_quiet=arguments.quiet,
         command=_without_secrets(sys.argv[1:]),
     )
     _check(options, is_owner=arguments.i_own_this_target)
     return options
+
+
+def _exposition(arguments: argparse.Namespace) -> Exposition | None:
+    port: int | None = arguments.prometheus_port
+    if port is None:
+        return None
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise _MistakeError(f"{port} is no port: --prometheus-port is from 0 to {_HIGHEST_PORT}")
+    return Exposition(port=port, address=arguments.prometheus_address)
 
 
 def _servers(arguments: argparse.Namespace, file: _File) -> list[NamedServer]:

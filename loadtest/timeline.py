@@ -18,7 +18,7 @@ class Timeline:
         self._workers = workers
         self._reports: dict[int, dict[int, Report]] = defaultdict(dict)
         self._servers: dict[int, dict[str, Usage]] = defaultdict(dict)
-        self._cpu_s: dict[int, float] = {}
+        self._watched: dict[int, Mapping[str, int]] = {}
         self.memory_before_bytes: dict[int, int] = {}
         """Of the workers, before their first connections."""
         self.delivery = Histogram()
@@ -32,6 +32,7 @@ class Timeline:
         """Take a worker's report; true if the second is complete with it."""
         self._reports[report.second][worker] = report
         self.memory_before_bytes[worker] = report.memory_before_bytes
+        self._watched[worker] = report.watched
         counted = report.counted
         self.delivery.add(merged([counted.latency]))
         self.acknowledgement.add(merged([counted.acknowledgement]))
@@ -39,6 +40,14 @@ class Timeline:
             self.totals[name] += getattr(counted, name)
         self.errors.update(counted.errors)
         return len(self._reports[report.second]) == self._workers
+
+    @property
+    def watched(self) -> Counter[str]:
+        """What the subscribers of all workers have found so far, by the names in `loadtest.watching.Counts`."""
+        found: Counter[str] = Counter()
+        for each in self._watched.values():
+            found.update(each)
+        return found
 
     def add_servers(self, second: int, usage: Mapping[str, Usage]) -> None:
         """Take what the servers used in *second*."""

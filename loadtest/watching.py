@@ -62,6 +62,11 @@ class Counts(msgspec.Struct):
     gaps_told: int = 0
     findings: list[Finding] = []
 
+    @property
+    def found(self) -> dict[str, int]:
+        """What is known while the run goes on; losses are not."""
+        return {name: getattr(self, name) for name in ("duplicated", "reordered", "foreign", "recovered", "gaps_told")}
+
     def find(self, kind: str, watch: "Watch", publisher: int = -1, number: int = -1) -> None:
         """Keep a fault for the report, if there are not enough of its kind."""
         if sum(each.kind == kind for each in self.findings) < MOST_FINDINGS:

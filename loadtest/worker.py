@@ -219,6 +219,7 @@ class Worker:
                 cpu_s=reading.cpu_s if reading else 0.0,
                 memory_bytes=reading.memory_bytes if reading else 0,
                 memory_before_bytes=self._memory_before_bytes,
+                watched=self._stage.counts.found,
             )
         )
         self._second += 1

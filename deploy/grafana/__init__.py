@@ -1,1 +1,1 @@
-"""The dashboards, made in Python and kept as JSON: `make dashboards` writes them, `make check` compares."""
+"""Grafana's dashboards for gateways and load tests, written in Python and kept as JSON (`make dashboards`)."""

@@ -92,6 +92,15 @@ def test_each_metric_that_a_rule_asks_for_exists(rule: dict[str, Any]) -> None:
     assert unknown_metrics(rule["expr"]) == set()
 
 
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_each_recording_rule_is_for_something(name: str) -> None:
+    dashboards = (_FOLDER.parent / "grafana" / "dashboards").glob("*.json")
+    assert (
+        any(name in path.read_text(encoding="utf-8") for path in (_FOLDER / "alerts.yml", *dashboards))
+        or name in RUNBOOK
+    )
+
+
 def test_each_metric_and_setting_that_the_runbook_names_exists() -> None:
     named = set(re.findall(r"\b(?:gateway|process)_\w+", RUNBOOK))
     assert {each for each in named if not is_known(each)} == set()

@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from tests.deploy.test_alert_rules import NAMES
-from tests.deploy.test_dashboards import expressions
+from tests.deploy.test_dashboards import DASHBOARDS, panels
 from tests.support.compose_stack import ComposeStack, Load, compose_stack
 from tests.support.container_engine import ContainerEngine
 from tests.support.loads import sets
@@ -136,6 +136,14 @@ def test_every_panel_shows_something_while_the_system_works(stack: ComposeStack,
         one = [each for each in expressions() if "$node" in each[1]]
         assert not [name for name, each in one if not stack.query(filled_in(each, node=named[0]))], "for one node"
     (stack.folder / "prometheus" / "targets" / "loadtest.json").write_text("[]")
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Yield the panel and the query of each expression, by its dashboard's name."""
+    for name, dashboard in DASHBOARDS.items():
+        for panel in panels(dashboard):
+            for target in panel.get("targets", []):
+                yield f"{name}, {panel['title']}, {target['refId']}", target["expr"]
 
 
 def filled_in(expression: str, *, node: str = ".*") -> str:
