@@ -142,12 +142,16 @@ class Pacer:
             self._alarm = Alarm(self._send_due)
             self._set_alarm()
 
-    async def conclude(self, patience_s: float) -> None:
-        """Send no more; wait for answers, at most *patience_s*, after which nobody knows."""
+    def stop(self) -> None:
+        """Begin no more publications. Idempotent."""
         if self._alarm is not None:
             self._alarm.close()
             self._alarm = None
         self._plateau = Publish(0, 0)
+
+    async def conclude(self, patience_s: float) -> None:
+        """Send no more; wait for answers, at most *patience_s*, after which nobody knows."""
+        self.stop()
         until_us = now_us() + int(patience_s * 1e6)
         waiting = {*self._sending, *self._loops}
         if waiting:

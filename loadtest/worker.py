@@ -199,6 +199,8 @@ class Worker:
         self._report_now()  # of what was left of a second
 
     def _cancel(self) -> None:
+        if self._pacer is not None:
+            self._pacer.stop()  # not concluded, if whoever gave the orders has vanished
         for task in (*self._living, self._arriving, self._reporting):
             if task is not None:
                 task.cancel()

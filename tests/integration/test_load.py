@@ -224,3 +224,25 @@ async def test_a_stall_is_felt_by_all_that_would_have_been_sent_meanwhile() -> N
         counts[model] = merged([loaded.results.latency.delivery]).count_above(100_000)
     assert counts["open"] >= 90
     assert 1 <= counts["closed"] <= counts["open"] // 3
+
+
+async def test_workers_whose_coordinator_was_killed_end_without_a_word(node: RunningNode) -> None:
+    """The pipe is at its end when the last of them has closed it."""
+    brief = sets(clients=11, rate=500, ramp_up_s=0.3, plateau_s=60)
+    where = ("--target", node.client_url, "--set", "namespace=lobby", "--lines", "--workers", "2")
+    command = (sys.executable, "-m", "loadtest", "run", "fanout", *brief, *where)
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    said = ""
+    while "plateau" not in said:
+        line = await process.stderr.readline()
+        assert line, said
+        said += line.decode()
+    async with asyncio.timeout(30):
+        while "delivered/s" not in said:
+            said += (await process.stderr.readline()).decode()
+        process.kill()
+        rest = (await process.stderr.read()).decode()
+    assert "Traceback" not in rest
+    assert "Error" not in rest
+    await process.wait()

@@ -56,8 +56,8 @@ def hurry(stack: ComposeStack) -> None:
     """Have alerts fire after seconds; for how long a fault may last before is promtool's test."""
     path = stack.folder / "prometheus" / "alerts.yml"
     path.write_text(_FOR.sub("for: 5s", path.read_text()))
-    with (stack.folder / "compose" / "gateway.toml").open("a") as file:
-        file.write(_FEED)
+    nodes = stack.folder / "compose" / "gateway.toml"
+    nodes.write_text(nodes.read_text().replace("[client]\n", "[client]\nqueue_max_size = 131072\n") + _FEED)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ async def knock(stack: ComposeStack) -> None:
 
 def test_readers_that_are_too_slow(stack: ComposeStack, fired: set[str], tmp_path: Path) -> None:
     """Without the balancer, which would take many megabytes for each of them before a node notices."""
-    slow = sets(namespace="feed", plateau_s=1000, payload_bytes=50000, rate=50, clients=21, slow=15)
+    slow = sets(namespace="feed", plateau_s=1000, payload_bytes=50000, rate=50, clients=21, slow=20)
     node = stack.url_of(stack.containers("gateway")[0])
     load = stack.start_load(tmp_path / "run.json", "slow", *slow, target=node)
     try:
