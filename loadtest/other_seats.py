@@ -5,7 +5,7 @@ import contextlib
 import http
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -121,11 +121,10 @@ class _DeafConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            # A kernel takes megabytes for a process that does not read; the server is to feel it sooner.
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-            transport.write(self._opening)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
+        # A kernel takes megabytes for a process that does not read; the server is to feel it sooner.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        self._transport.write(self._opening)
 
     def data_received(self, data: bytes) -> None:
         """Subscribe at the first answer, and read no more after the second."""

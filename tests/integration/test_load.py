@@ -14,6 +14,7 @@ from loadtest import results
 from loadtest.histogram import merged
 from loadtest.scenarios import SCENARIOS
 from tests.support.faulty_server import Fault, faulty_server
+from tests.support.ledger import read_books
 from tests.support.loads import Loaded, load, sets
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.processes import run_program
@@ -224,6 +225,18 @@ async def test_a_stall_is_felt_by_all_that_would_have_been_sent_meanwhile() -> N
         counts[model] = merged([loaded.results.latency.delivery]).count_above(100_000)
     assert counts["open"] >= 90
     assert 1 <= counts["closed"] <= counts["open"] // 3
+
+
+async def test_who_never_reads_is_cut_and_comes_again_and_the_others_get_all() -> None:
+    async with running_node({"client": {"queue_max_size": 131_072, "command_rate": 0}}) as node:
+        slow = sets(clients=15, slow=10, rate=100, payload_bytes=50_000, namespace="lobby", plateau_s=3)
+        loaded = await load("slow", "--target", node.client_url, *slow)
+        book = (await read_books(node.internal_url))["lobby"]
+    found = loaded.results.verification
+    assert found.lost == 0
+    assert found.delivered == found.publications * 4
+    assert book.dropped["slow"] >= 10
+    assert sum(second.errors.get("disconnected (never read)", 0) for second in loaded.results.timeline) >= 10
 
 
 async def test_workers_whose_coordinator_was_killed_end_without_a_word(node: RunningNode) -> None:
