@@ -85,7 +85,7 @@ check: .venv/.development .venv/.project ## Check format, lint, types, layers, l
 	$(BIN)/gateway config doc --check $(REFERENCE)/configuration.md
 	$(BIN)/gateway metrics doc --check $(REFERENCE)/metrics.md
 	$(BIN)/python -m deploy.grafana --check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --quiet -m "not long and not containers" tests/deploy
+	$(BIN)/python -m pytest --quiet -m "not long and not containers" tests/deploy
 
 # Recompiles over a copy: uv keeps the pins it finds there, so a new release upstream changes nothing here.
 check-locks: .venv/.development

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_haproxy_takes_its_configuration(secrets: Path, tmp_path: Path) -> None:
 
 
 def test_the_image_has_a_tidy_recipe() -> None:
-    linted = run("hadolint", _DEPLOY / "Containerfile")
+    linted = run(Path(sys.executable).with_name("hadolint"), _DEPLOY / "Containerfile")
     assert linted.returncode == 0, linted.stdout
 
 

@@ -15,7 +15,7 @@ from loadtest.results import Results
 from tests.support.compose_stack import RUNNABLE, ComposeStack, compose_stack
 from tests.support.container_engine import ContainerEngine
 from tests.support.loads import sets
-from tests.support.processes import Finished, run_program
+from tests.support.processes import Finished, run
 from tests.support.waiting import eventually, until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
@@ -100,7 +100,7 @@ async def test_the_command_line_works_as_the_readme_has_it(stack: ComposeStack) 
     environment |= {"GATEWAY_API_KEY": stack.secret("api_key"), "GATEWAY_URL": stack.client_url}
 
     async def gateway(*arguments: str) -> Finished:
-        return await run_program("gateway", *arguments, environment=environment)
+        return await run(*arguments, environment=environment)
 
     published = await gateway("publish", "lobby:shell", '{"n": 1}', "--api", stack.admin_url)
     assert published.code == 0, published
