@@ -44,8 +44,10 @@ async def running_world(folder: Path, size: SwarmSize) -> AsyncIterator[World]:
     async with redis_server(persistent=True) as redis, black_hole(redis.address) as link:
         locations = [link.location, redis.location, redis.location]
         tables = map(redis_table, locations)
-        async with running_cluster(folder, *tables) as cluster, swarming(cluster.addresses, size) as swarm:
-            yield World(redis, link, cluster, swarm)
+        async with running_cluster(folder, *tables) as cluster:
+            await cluster.is_ready()  # or who comes to a node without its broker is sent away, as it should be
+            async with swarming(cluster.addresses, size) as swarm:
+                yield World(redis, link, cluster, swarm)
 
 
 # Faults. Each ends when all that can be mended is mended, and marks that moment.

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from gateway.config import merge
 from tests.support.crowds import errors_of
 from tests.support.ledger import assert_books_balance
 from tests.support.oracle import StreamAtEnd
-from tests.support.processes import ServingProcess, serving
+from tests.support.processes import ServingProcess, ask, serving
 from tests.support.redis_servers import RedisServer, redis_server
+from tests.support.waiting import PATIENCE_S
 
 _SHOWN_LINES = 30
 _PREFIX = "chaos"
@@ -107,6 +109,13 @@ class Cluster:
         """End one node with SIGKILL, and wait until it has ended."""
         self.nodes[number].send(signal.SIGKILL)
         assert await self.nodes[number].ended() == -signal.SIGKILL
+
+    async def is_ready(self) -> None:
+        """Wait until every node that runs takes clients, and has its broker."""
+        for node in self.nodes:
+            async with asyncio.timeout(PATIENCE_S):
+                while node.is_running and (await ask(f"{node.internal_url}/readyz")).status != HTTPStatus.OK:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
 
     def warnings(self) -> str:
         """Return the last lines that each node has logged beyond the information level."""

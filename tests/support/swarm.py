@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 from tests.support.crowds import raise_descriptor_limit
 from tests.support.listener import Listener, RestlessListener
 from tests.support.oracle import Fate, Journal, StreamAtEnd, Violation, violations_of_publishing
+from tests.support.pace import bearable_deliveries
 from tests.support.publisher import Publisher
 from tests.support.sdk_client import Client
 from tests.support.waiting import until
@@ -135,16 +136,17 @@ def first_of(faults: Sequence[object]) -> str:
 async def swarming(addresses: Sequence[str], size: SwarmSize) -> AsyncIterator[Swarm]:
     """Run a swarm against the nodes at *addresses* (host:port) and yield it once everything is going.
 
-    Listener and publisher n begin at node n and go on to the next whenever they lose their connection.
+    Listener and publisher n begin at node n and go on to the next whenever they lose their connection. No more is
+    published than this machine bears: a swarm that never keeps up finds out nothing about an outage.
     """
     channels = [f"c{number}" for number in range(size.channels)]
     listeners = [
         (RestlessListener if n < size.restless else Listener)(f"listener {n}", channels, addresses, start=n)
         for n in range(size.listeners)
     ]
+    per_second = min(size.per_second, bearable_deliveries() / size.listeners) / size.publishers
     publishers = [
-        Publisher(f"publisher-{n}", channels, addresses, start=n, per_second=size.per_second / size.publishers)
-        for n in range(size.publishers)
+        Publisher(f"publisher-{n}", channels, addresses, start=n, per_second=per_second) for n in range(size.publishers)
     ]
     swarm = Swarm(channels, listeners, publishers)
     async with running(swarm.everybody):
