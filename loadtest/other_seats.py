@@ -62,7 +62,6 @@ class DeafSeat:
                 await gone
                 self._stage.tally.errors["disconnected (never read)"] += 1
             self._presence.end(now_us())
-            self._stage.endings += 1
             if not self._is_leaving:
                 await asyncio.sleep(_TRY_AGAIN_S)
 
@@ -83,6 +82,7 @@ class DeafSeat:
 
     def _came(self) -> None:
         self._stage.tally.connects += 1
+        self._stage.endings += 1  # from now on something is on its way that does not arrive
         self._presence.gain(now_us())
 
     @property
