@@ -26,6 +26,7 @@ from loadtest.watching import Watch
 _ANSWER_TIMEOUT_S: Final = 5.0
 _RECEIVE_BYTES: Final = 4096
 _TRY_AGAIN_S: Final = 1.0
+_HANGS_UP_AFTER_S: Final = 10.0
 
 
 class DeafSeat:
@@ -45,7 +46,7 @@ class DeafSeat:
         return True
 
     async def run(self) -> None:
-        """Connect, again whenever the server has had enough."""
+        """Connect, again whenever the server has had enough, or after some seconds."""
         loop = asyncio.get_running_loop()
         while not self._is_leaving:
             self._presence.begin(1)
@@ -59,6 +60,9 @@ class DeafSeat:
                     parts.port or 80,
                     local_addr=(address, 0) if address else None,
                 )
+                # Who does not read is not told that the server has had enough, either.
+                await asyncio.wait([gone], timeout=_HANGS_UP_AFTER_S)
+                self._connection.abort()
                 await gone
                 self._stage.tally.errors["disconnected (never read)"] += 1
             self._presence.end(now_us())
