@@ -1,5 +1,7 @@
 """deploy/compose, run: who is where, chat through the balancer, and nothing lost whatever is done to it."""
 
+import asyncio
+import gc
 import hashlib
 import ssl
 from collections.abc import Iterator
@@ -81,6 +83,10 @@ async def test_an_official_sdk_chats_through_the_balancer(stack: ComposeStack) -
     await until(lambda: all(hearing.heard == wanted for *_, hearing in people))
     for client, *_ in people:
         await client.disconnect()
+    # The SDK is done when its tasks are; what TLS still has to say goes out behind that.
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    await until(lambda: all(each.is_closing() for each in transports()))
+    await asyncio.sleep(0)  # each closes its socket in the turn after
     nodes = {
         line["node"]
         for line in stack.log_of("gateway")
@@ -89,6 +95,11 @@ async def test_an_official_sdk_chats_through_the_balancer(stack: ComposeStack) -
     assert len(nodes) > 1, "the balancer sent all to one node"
     addresses = {line["address"] for line in stack.log_of("gateway") if line["event"] == "authenticated"}
     assert stack.host_address in addresses, "what the balancer says of a client's address is not believed"
+
+
+def transports() -> list[asyncio.Transport]:
+    """Return those that this process has."""
+    return [each for each in gc.get_objects() if issubclass(type(each), asyncio.Transport)]
 
 
 async def test_the_command_line_works_as_the_readme_has_it(stack: ComposeStack) -> None:
