@@ -85,6 +85,12 @@ class ComposeStack:
         [network] = json.loads(self.engine.run("network", "inspect", self.front).stdout)
         return str(network["IPAM"]["Config"][0]["Gateway"])
 
+    def ask_redis(self, *words: str) -> str:
+        """Carry out a command on Redis as its operator, and return what it says."""
+        [redis] = self.containers("redis")
+        login = ("--user", "operator", "--pass", self.secret("redis_operator_password"), "--no-auth-warning")
+        return self.engine.run("exec", redis, "redis-cli", *login, *words).stdout.strip()
+
     def log_of(self, service: str) -> list[dict[str, Any]]:
         """Return what all nodes, or another service that logs JSON, have logged."""
         lines = self.compose("logs", "--no-log-prefix", service).splitlines()

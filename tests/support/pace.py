@@ -6,9 +6,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Final
+
+from tests.support.waiting import eventually
 
 _BENCHMARKS: Final = Path(__file__).parents[1] / "benchmarks"
 _DELIVERIES_A_SECOND: Final = 72_000
@@ -37,43 +38,15 @@ def delivery_us() -> float:
             port = str(free.getsockname()[1])
         with subprocess.Popen([folder / "limit", port]) as limit:
             try:
-                _until_served(int(port))
-                options = [
-                    "-p",
-                    port,
-                    "-k",
-                    str(limit.pid),
-                    "-n",
-                    "300",
-                    "-P",
-                    "1",
-                    "-W",
-                    "1",
-                    "-m",
-                    "300",
-                    "-s",
-                    "100",
-                ]
-                metered = subprocess.run(
-                    [folder / "meter", *options],
-                    env={"PUBSELF": "1"},
-                    capture_output=True,
-                    check=True,
-                    timeout=_TIMEOUT_S,
-                )
+                eventually(lambda: _is_served(int(port)), lambda: f"nothing listens on {port}")
+                asked = f"-p {port} -k {limit.pid} -n 300 -P 1 -W 1 -m 300 -s 100".split()
+                command, environment = [str(folder / "meter"), *asked], {"PUBSELF": "1"}
+                metered = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=_TIMEOUT_S)
             finally:
                 limit.kill()
     return float(json.loads(metered.stdout)["us_cpu_per_del"])
 
 
-def _until_served(port: int) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+def _is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -180,15 +180,14 @@ def test_a_new_password_of_redis_and_a_new_certificate_cut_nobody(stack: Compose
     old = hashlib.sha256(stack.secret("redis_password").encode()).hexdigest()
     new = "a new password of thirty-two bytes"
     added = hashlib.sha256(new.encode()).hexdigest()
-    [redis], [balancer] = stack.containers("redis"), stack.containers("balancer")
+    [balancer] = stack.containers("balancer")
     people = sets(clients=60, rate=60, room_size=6, namespace="lobby", plateau_s=25)
     load = stack.start_load(tmp_path / "run.json", "chat", *people, "--assert", "reconnects=0", "--assert", "errors=0")
     load.reaches("plateau")
 
     def load_rules(text: str) -> None:
         stack.write_secret("redis.acl", text)
-        login = ("--user", "operator", "--pass", stack.secret("redis_operator_password"), "--no-auth-warning")
-        assert stack.engine.run("exec", redis, "redis-cli", *login, "ACL", "LOAD").stdout.strip() == "OK"
+        assert stack.ask_redis("ACL", "LOAD") == "OK"
 
     load_rules(rules.replace(f"#{old}", f"#{old} #{added}"))
     stack.write_secret("redis_password", new)
@@ -206,8 +205,7 @@ def test_a_new_password_of_redis_and_a_new_certificate_cut_nobody(stack: Compose
     lines = stack.log_of("gateway")
     assert not [line for line in lines if line["event"] == "redis login refused"]
     # The next connection needs the new one.
-    login = ("--user", "operator", "--pass", stack.secret("redis_operator_password"), "--no-auth-warning")
-    stack.engine.run("exec", redis, "redis-cli", *login, "CLIENT", "KILL", "USER", "gateway")
+    stack.ask_redis("CLIENT", "KILL", "USER", "gateway")
     eventually(lambda: ready_nodes(stack) == 3, lambda: str(stack.log_of("gateway")[-10:]))
 
 

@@ -200,18 +200,14 @@ def test_redis_slow_away_and_forgetful(stack: ComposeStack, fired: set[str], tmp
     [redis] = stack.containers("redis")
     run = stack.engine.run
 
-    def ask_redis(*words: str) -> None:
-        login = ("--user", "operator", "--pass", stack.secret("redis_operator_password"), "--no-auth-warning")
-        run("exec", redis, "redis-cli", *login, *words)
-
     def stall() -> None:
         run("pause", redis)
         threading.Event().wait(1.2)
         run("unpause", redis)
 
     def forget() -> None:
-        ask_redis("FLUSHALL")
-        ask_redis("CLIENT", "KILL", "USER", "gateway")
+        stack.ask_redis("FLUSHALL")
+        stack.ask_redis("CLIENT", "KILL", "USER", "gateway")
 
     with talking(stack, tmp_path / "run.json"):
         with repeating(stall):
