@@ -15,14 +15,13 @@ from typing import Any, Final
 
 import httpx
 
-from loadtest import results
 from tests.support.container_engine import ROOT, ContainerEngine
+from tests.support.load_process import Load
 from tests.support.waiting import eventually
 
 RUNNABLE: Final = ("balancer", "gateway", "redis", "prometheus", "alertmanager")
 """All but Grafana, for which there is no image where none can be pulled."""
 _PORTS: Final = ("HTTPS_PORT", "ADMIN_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")
-_LOAD_TIMEOUT_S: Final = 300
 
 
 class ComposeStack:
@@ -162,53 +161,13 @@ class ComposeStack:
 
     # Load.
 
-    def start_load(self, path: Path, *arguments: str, target: str = "") -> "Load":
+    def start_load(self, path: Path, *arguments: str, target: str = "") -> Load:
         """Begin a load test whose results go to *path*, through the balancer unless another target is named."""
         command = [sys.executable, "-m", "loadtest", "run", *arguments, "--target", target or self.client_url]
         command += ["--lines", "--i-own-this-target"]
         command += ["--hmac-secret", self.secret("token_key"), "--results", str(path), "--workers", "1"]
         environment = os.environ | {"SSL_CERT_FILE": str(self.secrets / "ca.pem")}
         return Load(command, environment, path)
-
-
-class Load:
-    """A load test that runs."""
-
-    def __init__(self, command: Sequence[str], environment: dict[str, str], path: Path) -> None:
-        self._path = path
-        self._log = path.with_suffix(".log")
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-
-    @property
-    def text(self) -> str:
-        """What it has said so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it still loads."""
-        return self._process.poll() is None
-
-    def reaches(self, phase: str) -> None:
-        """Wait until a phase begins."""
-        eventually(lambda: f"-- {phase}" in self.text or not self.is_running, lambda: self.text)
-        assert self.is_running, self.text
-
-    def end(self) -> results.Results:
-        """Wait for its end, and return its results; it must have passed."""
-        try:
-            code = self._process.wait(timeout=_LOAD_TIMEOUT_S)
-        finally:
-            self.stop()
-        assert code == 0, self.text
-        return results.read(self._path)
-
-    def stop(self) -> None:
-        """End it, if it still runs."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.support.go_programs import GoProgram, UnavailableError, built
 from tests.support.promtool import CACHE
 
 ROOT: Final = Path(__file__).parents[2]
@@ -27,16 +28,25 @@ FROM localhost/gateway-tests/services-base
 RUN mkdir -p /data /prometheus /alertmanager && chown 999:1000 /data && \\
     chown 65534:65534 /prometheus /alertmanager && ln -s /usr/bin/prometheus-alertmanager /usr/local/bin/alertmanager
 """
-_COMPOSE_MODULE: Final = "github.com/docker/compose/v2"
-_COMPOSE_VERSION: Final = "v2.40.3"
+_COMPOSE: Final = GoProgram("docker-compose", "github.com/docker/compose/v2", "v2.40.3", "cmd")
 _START_TIMEOUT_S: Final = 60
 _TIMEOUT_S: Final = 600
+# What a machine without any says of its rules is nothing, which would restore nothing.
+_NO_RULES: Final = """
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+COMMIT
+"""
 _LINKS: Final = Path("/sys/class/net")
 _SYSTEM_CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
-
-
-class UnavailableError(Exception):
-    """Why there is no engine, in a sentence."""
 
 
 class Images(NamedTuple):
@@ -107,7 +117,7 @@ class ContainerEngine:
     def _find_compose(self) -> list[str]:
         if self.run("compose", "version", check=False).returncode == 0:
             return [self._docker, "compose"]
-        return [_build_compose()]
+        return [str(built(_COMPOSE))]
 
     @staticmethod
     def _call(
@@ -177,7 +187,7 @@ def _own_daemon() -> Iterator[ContainerEngine]:
         for link in sorted({link.name for link in _LINKS.iterdir()} - links):
             if link.startswith(("docker", "br-")):
                 _output("ip", "link", "delete", link)
-        _output("iptables-restore", text=rules)
+        _output("iptables-restore", text=rules or _NO_RULES)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -199,32 +209,9 @@ def _tar(name: str, packages: str) -> str:
         CACHE.mkdir(parents=True, exist_ok=True)
         unfinished = found.with_suffix(f".{os.getpid()}")
         command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "--format=tar", _SUITE, str(unfinished)]
-        _make(command, CACHE, f"Debian's packages for {name}")
+        made = subprocess.run(command, cwd=CACHE, capture_output=True, text=True, check=False, timeout=2 * _TIMEOUT_S)
+        if made.returncode:
+            last = " ".join(made.stderr.strip().splitlines()[-3:])
+            raise UnavailableError(f"Debian's packages for {name} can't be had: {last}")
         unfinished.replace(found)
     return str(found)
-
-
-def _build_compose() -> str:
-    found = CACHE / f"docker-compose-{_COMPOSE_VERSION}"
-    if not found.exists():
-        if shutil.which("go") is None:
-            raise UnavailableError("`docker compose` is missing, and building it takes go")
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            (folder / "go.mod").write_text("module compose\n\ngo 1.24\n")
-            module = f"{_COMPOSE_MODULE}/cmd"
-            _make(["go", "get", f"{module}@{_COMPOSE_VERSION}"], folder, "Compose")
-            CACHE.mkdir(parents=True, exist_ok=True)
-            unfinished = found.with_suffix(f".{os.getpid()}")
-            _make(["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), module], folder, "Compose")
-            unfinished.replace(found)
-    return str(found)
-
-
-def _make(command: Sequence[str], folder: Path, what: str) -> None:
-    environment = os.environ | {"GOFLAGS": "-mod=mod"}
-    made = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * _TIMEOUT_S
-    )
-    if made.returncode:
-        raise UnavailableError(f"{what} can't be had: {' '.join(made.stderr.strip().splitlines()[-3:])}")

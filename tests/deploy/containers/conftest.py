@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.container_engine import ContainerEngine, UnavailableError, container_engine
+from tests.support.container_engine import ContainerEngine, container_engine
+from tests.support.go_programs import UnavailableError
 
 _IMAGE = "localhost/gateway-tests/gateway"
 

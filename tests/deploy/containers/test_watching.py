@@ -22,8 +22,9 @@ from websockets.exceptions import WebSocketException
 
 from tests.deploy.test_alert_rules import NAMES
 from tests.deploy.test_dashboards import DASHBOARDS, panels
-from tests.support.compose_stack import ComposeStack, Load, compose_stack
+from tests.support.compose_stack import ComposeStack, compose_stack
 from tests.support.container_engine import ContainerEngine
+from tests.support.load_process import Load
 from tests.support.loads import sets
 from tests.support.waiting import eventually
 
