@@ -9,6 +9,8 @@ IMAGE ?= gateway
 BIN := .venv/bin
 LOCKS := deploy/locks
 REFERENCE := deploy/reference
+# Which tests need neither minutes nor containers.
+BRIEF := not long and not containers and not kubernetes
 
 COMPOSE = $(ENGINE) compose --file deploy/compose/compose.yaml
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -24,7 +26,7 @@ COMPILE_BUILD := echo hatchling | $(COMPILE_LOCK) - --constraint $(LOCKS)/develo
 # The stamps share one .venv, so they are made one after the other.
 .NOTPARALLEL:
 .PHONY: help run cluster up down image test test-all test-deploy conformance conformance-long check check-locks lock \
-	reference dashboards loadtest bench clean
+	test-kubernetes reference dashboards manifests loadtest bench clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -51,9 +53,9 @@ down: ## Stop them (ARGS=--volumes: and forget what they know)
 test: .venv/.development .venv/.project ## Run the tests but for the long ones (ARGS="…": one pytest, with these)
 	@tests/support/install-tools
 ifdef ARGS
-	$(BIN)/python -m pytest -m "not long and not containers" $(ARGS)
+	$(BIN)/python -m pytest -m "$(BRIEF)" $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not long and not containers" --numprocesses $(JOBS) --dist loadfile \
+	$(BIN)/python -m pytest -m "$(BRIEF)" --numprocesses $(JOBS) --dist loadfile \
 		--ignore tests/cluster --ignore tests/deploy
 	$(BIN)/python -m pytest -m "not long" tests/cluster
 endif
@@ -61,12 +63,19 @@ endif
 test-all: .venv/.development .venv/.project ## Run all tests, the long ones and those with containers too
 	@tests/support/install-tools
 	@tests/support/install-tools --containers
-	$(BIN)/python -m pytest -rs $(ARGS)
+	@tests/support/install-tools --kubernetes
+	$(BIN)/python -m pytest -rs -m "not kubernetes" $(ARGS)
+	$(BIN)/python -m pytest -rs -m kubernetes
 
 test-deploy: .venv/.development .venv/.project ## Run what is in deploy for real: image, Compose, proxies (says what it skips)
 	@tests/support/install-tools
 	@tests/support/install-tools --containers
-	$(BIN)/python -m pytest -rs tests/deploy $(ARGS)
+	$(BIN)/python -m pytest -rs -m "not kubernetes" tests/deploy $(ARGS)
+
+test-kubernetes: .venv/.development .venv/.project ## Run Kubernetes' manifests on a cluster made for it (root; some minutes)
+	@tests/support/install-tools
+	@tests/support/install-tools --kubernetes
+	$(BIN)/python -m pytest -rs tests/deploy/kubernetes $(ARGS)
 
 conformance: .venv/.development .venv/.project ## Check the protocols' conformance: tests/conformance and Autobahn's test suite
 	$(BIN)/python -m pytest --quiet tests/conformance
@@ -85,7 +94,8 @@ check: .venv/.development .venv/.project ## Check format, lint, types, layers, l
 	$(BIN)/gateway config doc --check $(REFERENCE)/configuration.md
 	$(BIN)/gateway metrics doc --check $(REFERENCE)/metrics.md
 	$(BIN)/python -m deploy.grafana --check
-	$(BIN)/python -m pytest --quiet -m "not long and not containers" tests/deploy
+	$(BIN)/python -m deploy.kubernetes --check
+	$(BIN)/python -m pytest --quiet -m "$(BRIEF)" tests/deploy
 
 # Recompiles over a copy: uv keeps the pins it finds there, so a new release upstream changes nothing here.
 check-locks: .venv/.development
@@ -111,6 +121,9 @@ reference: .venv/.development .venv/.project ## Write the references of configur
 
 dashboards: .venv/.development .venv/.project ## Write Grafana's dashboards from deploy/grafana
 	$(BIN)/python -m deploy.grafana
+
+manifests: .venv/.development .venv/.project ## Write Kubernetes' manifests that are made of other files
+	$(BIN)/python -m deploy.kubernetes
 
 loadtest: .venv/.development .venv/.project ## Load a node of its own for some seconds, or what ARGS="run …" says
 	@exec $(BIN)/python -m loadtest $(if $(ARGS),$(ARGS),run)

@@ -107,7 +107,7 @@ class Second(Struct, kw_only=True):
     acknowledged: int = 0
     delivered: int = 0
     errors: dict[str, int] = {}
-    """By kind: `publish: unanswered`, `disconnected: 3008` and so on."""
+    """By kind: `publish unanswered`, `disconnected (3008)` and so on."""
     latency: str = ""
     """From the intended sending to the delivery of what was delivered in this second."""
     acknowledgement: str = ""

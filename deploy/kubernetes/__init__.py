@@ -1,0 +1,1 @@
+"""Kubernetes manifests, for Kustomize, and what writes the one of them that is made."""
