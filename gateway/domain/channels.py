@@ -67,6 +67,9 @@ class ChannelOptions(Settings):
     """`stream`: all that was missed; `cache`: the latest publication alone."""
     auto_cache_recover: bool = False
     """Give the latest publication to every new subscriber; needs `force_recovery` in mode `cache`."""
+    publish_debounce_s: Annotated[Seconds, Field(le=60)] = 0.0
+    """How long SDKs are asked to wait between what they publish into the channel; a wish, not a limit, and only newer
+    SDKs know it. 0: no wish."""
     allow_history_for_client: bool = False
     """Let clients read the history, subscribed or not."""
     allow_history_for_subscriber: bool = False

@@ -149,6 +149,7 @@ class Joining:
         result.expires = bool(grant.expires_at_s)
         result.ttl = ttl(grant.expires_at_s, unix_s=self._client.services.unix())
         result.data = grant.data
+        result.publish_debounce = round(self.channel.options.publish_debounce_s * 1000)
         return result
 
     def enter(self) -> None:

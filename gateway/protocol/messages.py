@@ -171,6 +171,8 @@ class SubscribeResult(Struct, omit_defaults=True):
     positioned: bool = False
     data: Raw = NOTHING
     was_recovering: bool = False
+    publish_debounce: int = 0
+    """Milliseconds that the client should let pass between what it publishes here (2.8)."""
 
 
 class ConnectResult(Struct, omit_defaults=True):

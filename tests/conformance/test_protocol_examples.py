@@ -94,6 +94,7 @@ SETTINGS: dict[str, Any] = {
             {"name": "asked", **SUBSCRIBE, "presence": True, "join_leave": True, "allow_presence_for_subscriber": True},
             {"name": "secret", **SUBSCRIBE, "presence": True, "join_leave": True},
             {"name": "auto", **STREAM, "force_recovery_mode": "cache", "auto_cache_recover": True},
+            {"name": "eased", **SUBSCRIBE, "publish_debounce": "0.25s"},
         ],
     },
 }
@@ -518,6 +519,11 @@ EXAMPLES: dict[str, str] = {
     + """
         → {"id":2,"subscribe":{"channel":"auto:c"}}
         ← {"id":2,"subscribe":{"recoverable":true,"epoch":"<E1>","publications":[PUB(2)],"recovered":true,"positioned":true,"was_recovering":true}}
+    """,
+    "2.8 publish debounce is told in milliseconds": OPEN_NAMED
+    + """
+        → {"id":2,"subscribe":{"channel":"eased:c"}}
+        ← {"id":2,"subscribe":{"publish_debounce":250}}
     """,
     "32 reconnect with positions: recovered; and with a wrong epoch": """
         → {"id":1,"connect":{"token":"JWT(server-side stream)"}}
