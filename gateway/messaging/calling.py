@@ -21,7 +21,7 @@ def rpc_at_once(client: Conversation, request: RPCRequest) -> RPCResult | ErrorC
 async def rpc(client: Conversation, request: RPCRequest) -> RPCResult | ErrorCode | None:
     """Answer with what the method's handler does; `None` if the client has gone meanwhile."""
     services, method = client.services, request.method
-    question = Request("", client.session.user, client.session.client_id, bytes(request.data).decode())
+    question = Request("", client.session.user, client.session.client_id, _text_or_bytes(bytes(request.data)))
     answer = await services.handlers.call(method, question)
     if client.has_gone():
         return None
@@ -31,3 +31,11 @@ async def rpc(client: Conversation, request: RPCRequest) -> RPCResult | ErrorCod
         services.log.error("rpc answer is no JSON", handler=method, client=client.session.client_id)
         return codes.INTERNAL_ERROR
     return RPCResult(payload(answer.data))
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    """Return *data* as text if it is text: Protobuf carries anything."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data

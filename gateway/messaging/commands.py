@@ -268,7 +268,9 @@ class ClientConversation(Conversation):
         elif not channel.is_well_formed:
             outcome = codes.BAD_REQUEST
         else:
-            refusal = services.publisher.refuse(channel, request.data, is_checked=True) or refuse_publish(
+            refusal = services.publisher.refuse(
+                channel, request.data, is_checked=self.variant.needs_json
+            ) or refuse_publish(
                 channel,
                 session.user,
                 is_subscribed=subscription is not None,

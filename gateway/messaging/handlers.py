@@ -34,7 +34,8 @@ class HandlerSettings(Settings):
 class Request(Struct, frozen=True):
     """One message for a handler: *data* is `str` for text and `bytes` for binary, as the client sent it.
 
-    For an `rpc`, *channel* is empty and *data* the text of its JSON, empty if there is none.
+    For an `rpc`, *channel* is empty and *data* the text of its JSON, empty if there is none; a Protobuf client may send
+    any text, or `bytes` where it is no UTF-8.
     """
 
     channel: str

@@ -27,6 +27,7 @@ from gateway.messaging.port import Transport
 from gateway.messaging.services import Services
 from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
+from gateway.protocol.protobuf_codec import ProtobufCodec
 from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
 from gateway.settings import Limit, Settings, Size
 from gateway.transport.core import make_negotiator
@@ -36,6 +37,7 @@ CLIENT_PATH: Final = "/connection/websocket"
 PLAIN_PATH: Final = "/ws"
 _DEFAULT_PLAIN_CHANNEL: Final = "lobby"
 _JSON_SUBPROTOCOL: Final = Subprotocol("centrifuge-json")
+_PROTOBUF_SUBPROTOCOL: Final = Subprotocol("centrifuge-protobuf")
 
 
 class AdmissionSettings(Settings):
@@ -73,12 +75,18 @@ class Variants(ABC):
 
     def __init__(self, codec: JSONCodec) -> None:
         self._codec = codec
+        self._protobuf_codec = ProtobufCodec()
         self.json = functools.cache(self._json)
+        self.protobuf = functools.cache(self._protobuf)
         self.plain = functools.cache(self._plain)
 
     def _json(self, window_bits: int | None) -> ProtocolVariant:
         name = "json" if window_bits is None else f"json+deflate{window_bits}"
         return ProtocolVariant(name, self._codec, self._framing(TEXT, window_bits), needs_json=True)
+
+    def _protobuf(self, window_bits: int | None) -> ProtocolVariant:
+        name = "protobuf" if window_bits is None else f"protobuf+deflate{window_bits}"
+        return ProtocolVariant(name, self._protobuf_codec, self._framing(BINARY, window_bits), needs_json=False)
 
     def _plain(self, window_bits: int | None) -> tuple[PlainVariant, BinaryPlainVariant]:
         suffix = "" if window_bits is None else f"+deflate{window_bits}"
@@ -130,7 +138,9 @@ class Gate:
             # Without takeover one compressed frame serves every subscriber, and no connection keeps a window (300 KB).
             factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
             extensions.append(factory)
-        self.negotiator = make_negotiator(extensions=extensions, subprotocols=[_JSON_SUBPROTOCOL])
+        self.negotiator = make_negotiator(
+            extensions=extensions, subprotocols=[_JSON_SUBPROTOCOL, _PROTOBUF_SUBPROTOCOL]
+        )
         self._services = services
         self._variants = variants
         self._bucket = TokenBucket()
@@ -218,11 +228,13 @@ class Gate:
         services.counts.connections_accepted[connection.name] += 1
         window_bits = connection.compression_window_bits
         if path == CLIENT_PATH:
+            variants = self._variants
+            is_protobuf = self._wants_protobuf(request, query)
             return self._accepted(
                 connection,
                 ClientConversation(
                     connection,
-                    self._variants.json(window_bits),
+                    variants.protobuf(window_bits) if is_protobuf else variants.json(window_bits),
                     services,
                     uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
                 ),
@@ -233,6 +245,14 @@ class Gate:
         return self._accepted(
             connection, PlainConversation(connection, plain, services, channel=channel, binary=binary)
         )
+
+    def _wants_protobuf(self, request: Request, query: dict[str, list[str]]) -> bool:
+        """Tell whether the subprotocol that was chosen, or the query, is Protobuf's (1.2)."""
+        if any(query.get(name) == ["protobuf"] for name in ("cf_protocol", "format")):
+            return True
+        headers = request.headers.get_all("Sec-WebSocket-Protocol")
+        offered = [Subprotocol(each.strip()) for header in headers for each in header.split(",")]
+        return self.negotiator.select_subprotocol(offered) == _PROTOBUF_SUBPROTOCOL
 
     def _accepted(self, connection: Upgraded, conversation: Conversation) -> Conversation:
         address = connection.peer_address

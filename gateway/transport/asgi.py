@@ -293,6 +293,9 @@ def path_within(scope: Scope) -> str:
 def _request_of(scope: Scope) -> Request:
     """Write the request down again the way the gate reads it."""
     headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+    # What the client offers is in a field of its own, and a server need not repeat it among the headers.
+    if scope.get("subprotocols") and "Sec-WebSocket-Protocol" not in headers:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(scope["subprotocols"])
     target = quote(path_within(scope))
     query = scope.get("query_string", b"").decode("latin-1")
     return Request(f"{target}?{query}" if query else target, headers)
