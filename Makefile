@@ -26,7 +26,7 @@ COMPILE_BUILD := echo hatchling | $(COMPILE_LOCK) - --constraint $(LOCKS)/develo
 # The stamps share one .venv, so they are made one after the other.
 .NOTPARALLEL:
 .PHONY: help run cluster up down image test test-all test-deploy conformance conformance-long check check-locks lock \
-	test-kubernetes reference dashboards manifests loadtest bench clean
+	test-kubernetes reference dashboards manifests loadtest bench fuzz clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -127,6 +127,9 @@ manifests: .venv/.development .venv/.project ## Write Kubernetes' manifests that
 
 loadtest: .venv/.development .venv/.project ## Load a node of its own for some seconds, or what ARGS="run …" says
 	@exec $(BIN)/python -m loadtest $(if $(ARGS),$(ARGS),run)
+
+fuzz: .venv/.development .venv/.project ## Decode a million frames that are nearly right (ARGS="count [seed]")
+	$(BIN)/python tests/fuzz/codecs.py $(if $(ARGS),$(ARGS),1000000)
 
 bench: .venv/.development .venv/.project ## Run the benchmarks (ARGS="…" goes to them)
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/benchmarks/run $(ARGS)
