@@ -51,7 +51,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
     addresses: list[str]
     protocol: str
-    """`json` or `plain`."""
+    """`json`, `protobuf` or `plain`."""
     is_own: bool
     """Whether the run started the servers itself."""
     servers: list[Server] = []

@@ -68,7 +68,7 @@ def add_commands(commands: _Commands) -> None:
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the scenario")
     run.add_argument("--target", action="append", default=[], metavar="URL", help="ws://host:port/connection/websocket")
     run.add_argument("--cluster", action="store_true", help="without a target: three nodes with Redis, not one node")
-    run.add_argument("--protocol", choices=("json", "plain"), default="json")
+    run.add_argument("--protocol", choices=("json", "protobuf", "plain"), default="json")
     run.add_argument("--plain-target", action="append", default=[], metavar="URL", help="ws://host:port/ws/{channel}")
     run.add_argument("--metrics", action="append", default=[], metavar="URL", help="of each target, in order")
     run.add_argument("--pid", action="append", default=[], type=int, help="of each target's local process, in order")

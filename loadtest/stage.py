@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-from gateway.client import Backoff, ClientSettings, PlainSettings
+from gateway.client import Backoff, ClientSettings, PlainSettings, ProtobufCodec
 from loadtest.messages import Access, Job
 from loadtest.scenario import Scenario
 from loadtest.tally import Felt, Outages, Tally
@@ -70,7 +70,10 @@ class Stage:
         """Return the client settings of seat *number*."""
         address = self.local_address(number)
         if address not in self._settings:
-            self._settings[address] = ClientSettings(name="loadtest", backoff=self._backoff, local_address=address)
+            codec = ProtobufCodec() if self.job.protocol == "protobuf" else ClientSettings().codec
+            self._settings[address] = ClientSettings(
+                name="loadtest", backoff=self._backoff, local_address=address, codec=codec
+            )
         return self._settings[address]
 
     def plain_settings(self, number: int) -> PlainSettings:

@@ -42,6 +42,7 @@ from gateway.client.roster import PoolSettings, PoolStatistics
 from gateway.client.settings import ClientSettings, Overflow, SubscriptionSettings, TokenSource
 from gateway.client.subscription import Subscription
 from gateway.protocol.client_codec import ReceivedPublication as Publication
+from gateway.protocol.client_protobuf_codec import ClientProtobufCodec as ProtobufCodec
 from gateway.protocol.messages import StreamPosition
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "PoolSettings",
     "PoolStatistics",
     "PoolTimeoutError",
+    "ProtobufCodec",
     "Publication",
     "PublishRejectedError",
     "Published",

@@ -88,6 +88,7 @@ class ClientSettings(LinkSettings, frozen=True, kw_only=True):
     offline_wait_s: float = 5.0
     """How long a command may wait for a connection; 0: it fails at once."""
     codec: ClientCodec = ClientJSONCodec()
+    """How it speaks: JSON, or `ProtobufCodec()`, in which payloads may be any bytes."""
 
     def __post_init__(self) -> None:
         """Refuse what can't work."""

@@ -52,6 +52,7 @@ class Shape:
     __slots__ = ("by_name", "by_tag", "fields", "make", "numbers")
 
     def __init__(self, make: Callable[..., Any], *fields: Field) -> None:
+        """*make* makes the message from what was there, by the fields' names."""
         self.make = make
         self.fields = fields
         self.by_tag = {field.tag: field for field in fields}

@@ -12,6 +12,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from gateway.client import Client as OwnClient
+from gateway.client import ClientSettings, ProtobufCodec
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import until
 
@@ -172,3 +174,19 @@ async def test_the_sdk_subscribes_publishes_recovers_and_asks(node: RunningNode)
         later = await subscription.history(limit=10, since=StreamPosition(1, history.epoch))
         assert [each.data for each in later.publications] == [b'{"n":2}']
         assert journal.recovered == [False, True]
+
+
+async def test_our_own_client_speaks_it_with_payloads_of_any_kind(node: RunningNode) -> None:
+    settings = ClientSettings(codec=ProtobufCodec())
+    async with (
+        OwnClient(node.client_url, settings=settings) as client,
+        client.subscribe("binary:own") as raw,
+        client.subscribe("stream:own") as stream,
+    ):
+        await client.publish("binary:own", b"\x00\xff")
+        await client.publish("stream:own", {"n": 1})
+        assert bytes((await anext(raw)).data) == b"\x00\xff"
+        assert (await anext(stream)).json() == {"n": 1}
+        page = await client.history("stream:own", limit=10)
+        assert [each.json() for each in page.publications] == [{"n": 1}]
+        assert list(await client.presence("stream:own")) == [client.id]

@@ -1,5 +1,6 @@
 """The Protobuf encoding against the official definitions, which centrifuge-python carries, and against JSON."""
 
+import contextlib
 import functools
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from msgspec import NODEFAULT, UNSET, Raw, Struct
 
 import gateway.protocol
+from gateway.protocol.client_codec import ClientJSONCodec, ServerMessage
+from gateway.protocol.client_protobuf_codec import ClientProtobufCodec
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.messages import NOTHING, Command, Publication, Push, Reply
@@ -23,6 +26,7 @@ from gateway.protocol.protobuf_fields import SHAPES, Field, Kind, Shape
 OFFICIAL: Any = client_pb2  # its classes are made at run time
 CODEC = ProtobufCodec()
 JSON = JSONCodec()
+CLIENT, JSON_CLIENT = ClientProtobufCodec(), ClientJSONCodec()
 # The official package is older than this one.
 NOT_THERE = {"Dictionary"}
 
@@ -173,6 +177,36 @@ def test_json_and_protobuf_decode_to_the_same_command(command: Command) -> None:
     theirs = OFFICIAL.Command()
     fill(theirs, command)
     assert CODEC.decode(framed(theirs)) == JSON.decode(msgspec.json.encode(command))
+
+
+@given(messages(SHAPES[Reply], TEXTS) | messages(SHAPES[Push], TEXTS))
+@settings(max_examples=300, deadline=None)
+def test_a_client_reads_the_same_in_json_and_protobuf(sent: Reply | Push) -> None:
+    if isinstance(sent, Reply):
+        ours, json = CODEC.reply(sent), JSON.reply(sent)
+    else:
+        ours, json = CODEC.push(sent), JSON.push(sent)
+    assert CLIENT.decode(ours) == JSON_CLIENT.decode(json)
+
+
+@given(SCALARS[Kind.STRING], messages(SHAPES[Publication], TEXTS))
+@settings(deadline=None)
+def test_a_client_reads_the_same_publication_in_json_and_protobuf(channel: str, publication: Publication) -> None:
+    found = CLIENT.decode(CODEC.publication(channel, publication))
+    assert found == JSON_CLIENT.decode(JSON.publication(channel, publication))
+
+
+@given(messages(SHAPES[Command], ANY_BYTES))
+@settings(max_examples=300, deadline=None)
+def test_the_server_reads_what_a_client_wrote(command: Command) -> None:
+    assert CODEC.decode(CLIENT.join([CLIENT.encode(command), CLIENT.pong])) == [command, Command()]
+
+
+@given(st.binary(min_size=1, max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_server_messages_or_malformed(frame: bytes) -> None:
+    with contextlib.suppress(MalformedFrameError):
+        assert all(isinstance(message, ServerMessage) for message in CLIENT.decode(frame))
 
 
 @given(st.binary(min_size=1, max_size=200))
