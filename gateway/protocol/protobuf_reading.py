@@ -27,9 +27,14 @@ def read_delimited(frame: bytes, shape: Shape) -> list[Any]:
     position, end = 0, len(frame)
     try:
         while position < end:
-            length, position = varint(frame, position, end)
+            length, position = frame[position], position + 1
+            if length > 0x7F:  # noqa: PLR2004 - what one byte of a varint holds
+                length, position = varint(frame, position - 1, end)
             if length > end - position:
                 raise MalformedFrameError("a length beyond the frame")
+            if not length:
+                messages.append(shape.make())  # a pong or a ping, of which a frame can hold many thousands
+                continue
             messages.append(read(frame, position, position + length, shape, {}))
             position += length
     except UnicodeDecodeError as error:
