@@ -17,6 +17,7 @@ loaded machine may take longer over a script than a ping interval.
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.redis_servers import redis_server
+from tests.support.wires import JSONWire, ProtobufWire, Wire
 
 DEADLINE_S: Final = 15.0
 _CLIENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -145,6 +147,7 @@ def _published(channel: str, count: int) -> str:
     return OPEN + "".join(steps)
 
 
+ONLY_IN_JSON = "9 subscribing where payloads are no JSON"
 EXAMPLES: dict[str, str] = {
     "1 connect": '→ {"id":1,"connect":{"token":"JWT(42)","name":"js"}}\n← ' + CONNECTED,
     "2 token with exp": OPEN_EXPIRING,
@@ -214,9 +217,12 @@ EXAMPLES: dict[str, str] = {
         ← {"id":7,"error":{"code":107,"message":"bad request"}}
         → {"id":8,"subscribe":{"channel":"regex:ABC"}}
         ← {"id":8,"error":{"code":107,"message":"bad request"}}
+    """.replace("LONG", "x" * 256),
+    ONLY_IN_JSON: OPEN
+    + """
         → {"id":9,"subscribe":{"channel":"binary:x"}}
         ← {"id":9,"error":{"code":108,"message":"not available"}}
-    """.replace("LONG", "x" * 256),
+    """,
     "10 one above the channel limit": OPEN
     + """
         → {"id":9,"subscribe":{"channel":"a"}} ‖ {"id":10,"subscribe":{"channel":"b"}}
@@ -750,8 +756,9 @@ EXAMPLES: dict[str, str] = {
 class _Player:
     """Plays a script against a node."""
 
-    def __init__(self, node: RunningNode, stack: AsyncExitStack) -> None:
+    def __init__(self, node: RunningNode, wire: Wire, stack: AsyncExitStack) -> None:
         self._node = node
+        self._wire = wire
         self._stack = stack
         self._sockets: dict[str, ClientConnection] = {}
         self._ids: dict[str, str] = {}
@@ -768,8 +775,9 @@ class _Player:
                 await self._open(who)
             match what:
                 case "→":
-                    commands = [self._with_tokens(each.strip(" ")) for each in text.split("‖")]
-                    await self._sockets[who].send("\n".join(commands))
+                    await self._sockets[who].send(
+                        self._wire.frame([self._with_tokens(each) for each in _commands(text)])
+                    )
                 case "←":
                     received = await self._receive(who, wants_ping=text == "{}")
                     assert _with_ttl_of(text, received) == _with_publications(text)
@@ -787,7 +795,13 @@ class _Player:
 
     async def _open(self, who: str) -> None:
         self._sockets[who] = await self._stack.enter_async_context(
-            connect(self._node.client_url, compression=None, ping_interval=None, open_timeout=DEADLINE_S)
+            connect(
+                self._node.client_url,
+                subprotocols=self._wire.subprotocols,
+                compression=None,
+                ping_interval=None,
+                open_timeout=DEADLINE_S,
+            )
         )
         self._lines[who] = []
 
@@ -819,8 +833,7 @@ class _Player:
             while not lines:
                 async with asyncio.timeout(DEADLINE_S):
                     frame = await self._sockets[who].recv()
-                assert isinstance(frame, str), "JSON travels in text frames"
-                lines += frame.split("\n")
+                lines += self._wire.lines(frame)
             line = lines.pop(0)
             if line != "{}" or wants_ping:
                 return self._masked(who, line)
@@ -882,15 +895,43 @@ def _steps(script: str) -> Iterator[tuple[str, str, str]]:
             assert not line.strip(), f"no step of a script: {line!r}"
 
 
+def _commands(text: str) -> list[str]:
+    """Return the commands that one step sends."""
+    return [each.strip(" ") for each in text.split("‖")]
+
+
+def _can_be_played(script: str, wire: Wire) -> bool:
+    return all(wire.can_carry(_commands(text)) for _, what, text in _steps(script) if what == "→")
+
+
+JSON, PROTOBUF = JSONWire(), ProtobufWire()
+IN_PROTOBUF = {
+    name: script for name, script in EXAMPLES.items() if name != ONLY_IN_JSON and _can_be_played(script, PROTOBUF)
+}
+
+
+@contextlib.asynccontextmanager
+async def _node(engine: str) -> AsyncIterator[RunningNode]:
+    async with AsyncExitStack() as stack:
+        table: dict[str, Any] = {"broker": {"type": engine}}
+        if engine == "redis":
+            server = await stack.enter_async_context(redis_server())
+            table["redis"] = {"address": server.location}
+        yield await stack.enter_async_context(running_node(SETTINGS, table))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "redis"])
 async def example_node(request: pytest.FixtureRequest) -> AsyncIterator[RunningNode]:
     """One node for all scripts: each has connections of its own, and the clock only moves forward."""
-    async with AsyncExitStack() as stack:
-        engine: dict[str, Any] = {"broker": {"type": request.param}}
-        if request.param == "redis":
-            server = await stack.enter_async_context(redis_server())
-            engine["redis"] = {"address": server.location}
-        yield await stack.enter_async_context(running_node(SETTINGS, engine))
+    async with _node(request.param) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "redis"])
+async def protobuf_node(request: pytest.FixtureRequest) -> AsyncIterator[RunningNode]:
+    """The same for Protobuf: the streams of the scripts begin at 1 there, too."""
+    async with _node(request.param) as running:
+        yield running
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -901,7 +942,8 @@ def _summary(request: pytest.FixtureRequest) -> None:
         def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
             numbers = sorted({int(name.split()[0]) for name in EXAMPLES if name.split()[0].isdigit()})
             played = ", ".join(map(str, numbers))
-            terminalreporter.write_line(f"exchanges of protocol.md 9: {len(EXAMPLES)} scripts, numbers {played}")
+            told = f"{len(EXAMPLES)} scripts, {len(IN_PROTOBUF)} of them in Protobuf too"
+            terminalreporter.write_line(f"exchanges of protocol.md 9: {told}, numbers {played}")
 
     request.config.pluginmanager.register(Summary(), "exchanges")
 
@@ -910,7 +952,14 @@ def _summary(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("script", EXAMPLES.values(), ids=EXAMPLES.keys())
 async def test_the_exchange_goes_as_the_protocol_says(example_node: RunningNode, script: str) -> None:
     async with AsyncExitStack() as stack:
-        await _Player(example_node, stack).play(script)
+        await _Player(example_node, JSON, stack).play(script)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("script", IN_PROTOBUF.values(), ids=IN_PROTOBUF.keys())
+async def test_it_goes_the_same_in_protobuf(protobuf_node: RunningNode, script: str) -> None:
+    async with AsyncExitStack() as stack:
+        await _Player(protobuf_node, PROTOBUF, stack).play(script)
 
 
 def test_tokens_of_the_examples_are_all_used() -> None:
