@@ -60,7 +60,7 @@ else
 	$(BIN)/python -m pytest -m "not long" tests/cluster
 endif
 
-test-all: .venv/.development .venv/.project ## Run all tests, the long ones and those with containers too
+test-all: .venv/.development .venv/.project ## Run all tests, the long ones and those with containers and Kubernetes too
 	@tests/support/install-tools
 	@tests/support/install-tools --containers
 	@tests/support/install-tools --kubernetes
@@ -73,7 +73,6 @@ test-deploy: .venv/.development .venv/.project ## Run what is in deploy for real
 	$(BIN)/python -m pytest -rs -m "not kubernetes" tests/deploy $(ARGS)
 
 test-kubernetes: .venv/.development .venv/.project ## Run Kubernetes' manifests on a cluster made for it (root; some minutes)
-	@tests/support/install-tools
 	@tests/support/install-tools --kubernetes
 	$(BIN)/python -m pytest -rs tests/deploy/kubernetes $(ARGS)
 
