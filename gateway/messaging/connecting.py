@@ -50,6 +50,8 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
         services.disconnect_others(session.user, client.age_rank)
     room = Room(client.room())
     subs = {joining.channel.name: _begin(joining, room) for joining in joinings}
+    if not all(client.can_tell(joining.channel, subs[joining.channel.name].publications) for joining in joinings):
+        return codes.INAPPROPRIATE_PROTOCOL
     settings, pings = services.session, not client.uses_transport_pings
     return ConnectResult(
         client=session.client_id,

@@ -7,7 +7,7 @@ all others run in the call that brought them. No task, queue or generator is mad
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from gateway.domain.channels import Channel, DataFormat
@@ -19,6 +19,8 @@ from gateway.messaging.port import Transport
 from gateway.messaging.services import Services
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, Unsubscribed
+from gateway.protocol.json_codec import is_json
+from gateway.protocol.messages import Publication
 from gateway.protocol.variants import Variant
 
 MAX_WAITING: Final = 256
@@ -292,6 +294,12 @@ class Conversation(Counted, ABC):
     def can_carry(self, channel: Channel) -> bool:
         """Tell whether this client's encoding can carry what is published in *channel*."""
         return not (self.variant.needs_json and channel.options.publication_data_format is DataFormat.BINARY)
+
+    def can_tell(self, channel: Channel, publications: Iterable[Publication]) -> bool:
+        """Tell whether it can carry these, which a stream of *channel* has kept."""
+        if not (self.variant.needs_json and channel.options.is_unchecked):
+            return True
+        return all(is_json(bytes(publication.data)) for publication in publications)
 
     def variant_for(self, channel: Channel) -> Variant:
         """Return what publications of *channel* are encoded as for this client."""

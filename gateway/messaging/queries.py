@@ -40,6 +40,8 @@ async def history(client: Conversation, request: HistoryRequest) -> HistoryResul
     page = await services.reader.page(channel, wanted).wait()
     if since is not None and since.epoch and since.epoch != page.position.epoch:
         return codes.UNRECOVERABLE_POSITION
+    if not client.can_tell(channel, page.publications):
+        return codes.INAPPROPRIATE_PROTOCOL
     return HistoryResult(page.publications, page.position.epoch, page.position.offset)
 
 

@@ -48,6 +48,9 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
     if result is None:
         joining.give_up()
         return codes.UNRECOVERABLE_POSITION
+    if not client.can_tell(joining.channel, result.publications):
+        joining.give_up()
+        return codes.INAPPROPRIATE_PROTOCOL
     joining.enter()
     return result
 

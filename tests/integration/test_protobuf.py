@@ -38,6 +38,15 @@ TABLES: dict[str, Any] = {
             },
             {"name": "any", **OPEN, "publication_data_format": "any"},
             {"name": "binary", **OPEN, "publication_data_format": "binary"},
+            {
+                "name": "kept",
+                **OPEN,
+                "publication_data_format": "any",
+                "history_size": 10,
+                "history_ttl": "300s",
+                "force_recovery": True,
+                "allow_history_for_client": True,
+            },
         ],
     },
 }
@@ -74,6 +83,13 @@ async def sdk(node: RunningNode) -> AsyncIterator[Client]:
     finally:
         await client.disconnect()
         await until(lambda: not client._background_tasks, "the SDK's tasks end")  # noqa: SLF001 - it offers no wait
+
+
+async def closing(socket: ClientConnection) -> AsyncIterator[str | bytes]:
+    """Yield what comes until the server closes, whatever the code."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            yield await socket.recv()
 
 
 @contextlib.asynccontextmanager
@@ -190,3 +206,24 @@ async def test_our_own_client_speaks_it_with_payloads_of_any_kind(node: RunningN
         page = await client.history("stream:own", limit=10)
         assert [each.json() for each in page.publications] == [{"n": 1}]
         assert list(await client.presence("stream:own")) == [client.id]
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ['{"id":1,"connect":{}}', '{"id":2,"history":{"channel":"kept:x","limit":5}}'],
+        ['{"id":1,"connect":{}}', '{"id":2,"subscribe":{"channel":"kept:x","recover":true}}'],
+        ['{"id":1,"connect":{"subs":{"kept:x":{"recover":true}}}}'],
+    ],
+    ids=["history", "subscribe", "connect"],
+)
+async def test_who_speaks_json_and_asks_for_what_is_none_is_told_so(node: RunningNode, commands: list[str]) -> None:
+    """A stream keeps it for those who can read it; in a frame of JSON it would break the frame."""
+    async with OwnClient(node.client_url, settings=ClientSettings(codec=ProtobufCodec())) as client:
+        await client.publish("kept:x", b"\x00\xff")
+        assert bytes((await client.history("kept:x", limit=1)).publications[0].data) == b"\x00\xff"
+    async with connect(node.client_url, proxy=None) as socket:
+        await socket.send("\n".join(commands))
+        answers = [json.loads(frame) async for frame in closing(socket)]
+        assert all(answer["id"] == 1 for answer in answers)
+        assert (socket.close_code, socket.close_reason) == (3506, "inappropriate protocol")
