@@ -29,6 +29,12 @@ class DataFormat(StrEnum):
     ANY = "any"
 
 
+class DeltaType(StrEnum):
+    """How a publication may be told as a change of the one before."""
+
+    FOSSIL = "fossil"
+
+
 class ChannelOptions(Settings):
     """The options of one namespace, or of the channels without one (`channel.without_namespace`)."""
 
@@ -70,6 +76,16 @@ class ChannelOptions(Settings):
     publish_debounce_s: Annotated[Seconds, Field(le=60)] = 0.0
     """How long SDKs are asked to wait between what they publish into the channel; a wish, not a limit, and only newer
     SDKs know it. 0: no wish."""
+    allowed_delta_types: list[Annotated[DeltaType, one_of(DeltaType)]] = Field(default=[])
+    """`fossil`: send patches to subscribers who ask for them, of publications that their publisher, or `delta_publish`,
+    has marked for it."""
+    delta_publish: bool = False
+    """Mark all publications for that."""
+    allow_tags_filter: bool = False
+    """Let subscribers say by tags which publications they want."""
+    allow_channel_compaction: bool = False
+    """Name the channel by a number in what is sent to subscribers who offer to understand that, as newer SDKs do: less
+    to send where names are long and payloads small."""
     allow_history_for_client: bool = False
     """Let clients read the history, subscribed or not."""
     allow_history_for_subscriber: bool = False

@@ -95,6 +95,8 @@ class Ledger:
     """With their framing."""
     filtered: int = 0
     """What subscribers had asked not to get."""
+    patched: int = 0
+    """How often a publication was encoded as a patch of the one before, once for all who get the same."""
     dropped: Counter[Dropped] = field(default_factory=Counter)
     publish_to_write: Histogram = field(default_factory=Histogram, compare=False)
     """From accepting a publication on this node to having handed it to the transports of this node, in seconds."""

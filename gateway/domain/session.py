@@ -25,6 +25,7 @@ from gateway.domain.wheel import NEVER
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import ClientInfo
+from gateway.protocol.variants import Variant
 from gateway.settings import Limit, Seconds, Settings, Size
 
 MAX_TTL_S: Final = 365 * 86400
@@ -48,6 +49,8 @@ class SessionSettings(Settings):
     """How long after its expiry a subscription may still be refreshed (unsubscribe 2501)."""
     channel_limit: Size = 128
     """Subscriptions of one connection, server-side ones included (error 106, disconnect 3505)."""
+    tags_filter_limit: Size = 100
+    """Conditions of one tags filter, values to compare with included (error 107)."""
     history_max_publication_limit: Size = 300
     """Publications in one history reply."""
     recovery_max_publication_limit: Size = 300
@@ -124,7 +127,7 @@ PLAIN_FEATURES: Final = Features()
 class Subscription:
     """One channel that a session is in."""
 
-    __slots__ = ("channel", "expires_at_s", "features", "info", "is_server_side", "sent_before")
+    __slots__ = ("channel", "expires_at_s", "features", "info", "is_server_side", "sent_before", "variant")
 
     def __init__(
         self,
@@ -134,8 +137,11 @@ class Subscription:
         is_server_side: bool,
         expires_at_s: float,
         features: Features = PLAIN_FEATURES,
+        variant: Variant | None = None,
     ) -> None:
         self.channel = channel
+        self.variant = variant
+        """What its publications are encoded as, where that is not what the client's kind gets."""
         self.features = features
         self.info = info
         self.is_server_side = is_server_side

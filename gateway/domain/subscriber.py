@@ -1,6 +1,6 @@
 """Where publications go on this node: the port between the hub and the transports of sessions."""
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.protocol.codes import Disconnect
 
@@ -23,3 +23,6 @@ class Traffic(NamedTuple):
 
     messages: int = 0
     size: int = 0
+
+
+NO_TRAFFIC: Final = Traffic()

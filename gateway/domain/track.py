@@ -40,12 +40,16 @@ class Arrival(Enum):
 
 
 class Latecomer(NamedTuple):
-    """A subscriber who knows more of the stream than this node has received; *joined* is told when it is in."""
+    """A subscriber who knows more of the stream than this node has received; *joined* is told when it is in.
+
+    *base* is the last publication that it has.
+    """
 
     after: int
     subscriber: Subscriber
     variant: Variant
     joined: Callable[[Traffic], None]
+    base: Publication | None = None
 
 
 class Held(NamedTuple):

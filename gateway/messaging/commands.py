@@ -10,10 +10,9 @@ import msgspec
 from gateway.auth.tokens import TokenRefusedError
 from gateway.broker.contract import BrokerError, Published
 from gateway.broker.outcome import Outcome
-from gateway.domain.channels import Channel
 from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
-from gateway.domain.session import State
+from gateway.domain.session import State, Subscription
 from gateway.messaging.calling import rpc, rpc_at_once
 from gateway.messaging.connecting import connect, refresh
 from gateway.messaging.conversation import MAX_WAITING, Conversation
@@ -21,6 +20,7 @@ from gateway.messaging.port import Transport
 from gateway.messaging.queries import history, presence, presence_stats
 from gateway.messaging.services import Services
 from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
+from gateway.messaging.terms import protocol_variant
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
@@ -350,8 +350,9 @@ class ClientConversation(Conversation):
     def _subscription_expired(self, channel: str) -> None:
         self.unsubscribe(channel, codes.UNSUBSCRIBED_EXPIRED)
 
-    def _watch_channel(self, channel: Channel) -> None:
-        self.services.hub.watch(channel.name, self.session.client_id, self.transport, self.variant)
+    def _watch_channel(self, subscription: Subscription) -> None:
+        told = protocol_variant(subscription.variant) or self.variant  # events have no tags to go by
+        self.services.hub.watch(subscription.channel.name, self.session.client_id, self.transport, told)
 
 
 class _RefusedError(BrokerError):

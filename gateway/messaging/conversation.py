@@ -104,8 +104,8 @@ class Conversation(Counted, ABC):
         """Return how many bytes a reply may have that the transport takes for certain."""
 
     @abstractmethod
-    def _watch_channel(self, channel: Channel) -> None:
-        """Have the client told who comes and goes in *channel*, if its kind can be."""
+    def _watch_channel(self, subscription: Subscription) -> None:
+        """Have the client told who comes and goes in the channel of *subscription*, if its kind can be."""
 
     def _closing(self, disconnect: Disconnect) -> Disconnect:
         """Translate *disconnect* into the code that this kind of client is told."""
@@ -265,19 +265,22 @@ class Conversation(Counted, ABC):
             interest.release(*channels)
         return not self.has_gone()
 
-    def enter(self, subscription: Subscription, *, after: int | None = None) -> None:
-        """Deliver a channel that `acquire` has confirmed: from now on, or what comes above the offset *after*."""
+    def enter(self, subscription: Subscription, *, after: int | None = None, base: Publication | None = None) -> None:
+        """Deliver a channel that `acquire` has confirmed: from now on, or what comes above the offset *after*.
+
+        *base* is the last publication that the client gets in another way.
+        """
         services, session, channel = self.services, self.session, subscription.channel
-        variant = self.variant_for(channel)
+        variant = self.variant_of(subscription)
         if after is None:
-            subscription.note_joined(services.hub.join(channel, self.transport, variant))
+            subscription.note_joined(services.hub.join(channel, self.transport, variant, base))
         else:
             joined = subscription.note_joined
-            services.hub.join_after(channel, self.transport, variant, after=after, joined=joined)
+            services.hub.join_after(channel, self.transport, variant, after=after, joined=joined, base=base)
         session.join(subscription)
         self.watch()
         if subscription.features.is_watching:
-            self._watch_channel(channel)
+            self._watch_channel(subscription)
         services.presences.joined(subscription)
         services.counts.subscribed[channel.namespace] += 1
         services.log.info("subscribed", client=session.client_id, user=session.user, channel=channel.name)
@@ -301,8 +304,12 @@ class Conversation(Counted, ABC):
             return True
         return all(is_json(bytes(publication.data)) for publication in publications)
 
+    def variant_of(self, subscription: Subscription) -> Variant:
+        """Return what publications of *subscription* are encoded as: what it has agreed to, or what its kind gets."""
+        return subscription.variant or self.variant_for(subscription.channel)
+
     def variant_for(self, channel: Channel) -> Variant:
-        """Return what publications of *channel* are encoded as for this client."""
+        """Return what publications of *channel* are encoded as for clients of this kind."""
         del channel
         return self.variant
 
@@ -310,7 +317,7 @@ class Conversation(Counted, ABC):
         services, channel = self.services, subscription.channel
         if subscription.features.is_watching:
             services.hub.unwatch(channel.name, self.session.client_id)
-        sent = services.hub.leave(channel.name, self.transport, self.variant_for(channel), because=because)
+        sent = services.hub.leave(channel.name, self.transport, self.variant_of(subscription), because=because)
         services.presences.left(subscription)
         services.interest.release(channel.name)
         self.traffic.messages_out += sent.messages - subscription.sent_before.messages

@@ -81,7 +81,7 @@ def _sent(client: Conversation) -> Traffic:
     hub, messages, size = client.services.hub, client.traffic.messages_out, client.traffic.bytes_out
     for subscription in client.session.subscriptions.values():
         channel, before = subscription.channel, subscription.sent_before
-        sent = hub.sent(channel.name, client.transport, client.variant_for(channel))
+        sent = hub.sent(channel.name, client.transport, client.variant_of(subscription))
         if sent is not None:
             messages += sent.messages - before.messages
             size += sent.size - before.size

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gateway.domain.counts import Counts, Dropped, Flow, Histogram, Ledger
 from gateway.domain.hub import Group, Hub, LocalChannel
+from gateway.domain.selection import Selection
 from gateway.domain.subscriber import Subscriber, Traffic
 from gateway.protocol import codes
 from gateway.protocol.json_codec import is_json
@@ -56,6 +57,8 @@ class Fanout:
         self._newcomers_max_bytes = newcomers_max_bytes
         self._dirty: list[LocalChannel] = []
         self._condemned: list[Subscriber] = []
+        self._unsettled: list[LocalChannel] = []
+        """Channels whose newcomers are being written what makes them like the others."""
         self._accepted: list[tuple[Histogram, float]] = []
         """When that was accepted which is being written, and where to note how long that took."""
         hub.flush = self.flush_channel
@@ -122,10 +125,16 @@ class Fanout:
     def _note_written(self, began_s: float) -> None:
         """Note how long it took to write, and how long the first of each batch had waited that this node has accepted.
 
+        Who was a newcomer is none any more.
+
         All others of a batch came in the same turn; to look at each would be a twentieth of what a publish costs.
         """
         now_s = self._monotonic()
         self._counts.fanout.observe(now_s - began_s)
+        if self._unsettled:
+            unsettled, self._unsettled = self._unsettled, []
+            for local in unsettled:
+                local.settle_newcomers()
         if self._accepted:
             accepted, self._accepted = self._accepted, []
             for histogram, accepted_at_s in accepted:
@@ -138,18 +147,29 @@ class Fanout:
         local.ledger.received += len(publications)
         if local.track is not None and local.track.newcomers:
             local.track.remember(publications, limit=self._newcomers_max_bytes)
-        batches = []
-        for variant, group in local.groups.items():
-            due = len(group) * len(publications)
+        batches, count = [], len(publications)
+        selection: Selection | None = None
+        for variant, group in local.parts():
+            due = len(group) * count
             # Noted now and not with what becomes of it, so that the books show it if a batch were ever lost.
             local.ledger.due += due
             if variant.needs_json and local.channel.options.is_unchecked and not _all_json(publications):
                 local.ledger.dropped[Dropped.NOT_JSON] += due
                 self._condemned.extend(group)
                 continue
-            data = variant.publications(local.channel.name, publications)
+            if variant.is_common:
+                place = local.number if variant.is_numbered else local.channel.name
+                size, data = count, variant.publications(place, publications)
+            else:
+                selection = selection or Selection(local, publications)
+                size, data = selection.encode(variant, group)
+                local.ledger.filtered += len(group) * (count - size)
+                if not size:
+                    continue
             flow = self._counts.flow(variant.transport)
-            batches.append(_Batch(local.ledger, flow, group, len(publications), data))
+            batches.append(_Batch(local.ledger, flow, group, size, data))
+        if local.newcomers:
+            self._unsettled.append(local)
         if accepted_at_s is not None:
             self._accepted.append((local.ledger.publish_to_write, accepted_at_s))
         return batches
@@ -203,7 +223,7 @@ class Fanout:
                     continue
                 data = encoded.get((variant, index))
                 if data is None:
-                    data = encoded[variant, index] = variant.push(_event_push(local.channel.name, event))
+                    data = encoded[variant, index] = variant.push(_event_push(local, variant, event))
                 if subscriber in slow or not subscriber.offer(data):
                     slow.add(subscriber)
                     break
@@ -220,8 +240,13 @@ class Fanout:
             subscriber.dismiss(codes.INAPPROPRIATE_PROTOCOL)
 
 
-def _event_push(channel: str, event: Join | Leave) -> Push:
-    return Push(channel=channel, join=event) if isinstance(event, Join) else Push(channel=channel, leave=event)
+def _event_push(local: LocalChannel, variant: ProtocolVariant, event: Join | Leave) -> Push:
+    push = Push(id=local.number) if variant.is_numbered else Push(channel=local.channel.name)
+    if isinstance(event, Join):
+        push.join = event
+    else:
+        push.leave = event
+    return push
 
 
 def _all_json(batch: list[Publication]) -> bool:

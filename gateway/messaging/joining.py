@@ -18,6 +18,7 @@ from gateway.domain.recovery import Recovered, RecoveryMode, extend, recover, wa
 from gateway.domain.session import Features, Subscription, monotonic_expiry, ttl
 from gateway.domain.stream import HistoryRange, StreamPage
 from gateway.messaging.conversation import Conversation
+from gateway.messaging.terms import ORDINARY_TERMS, Terms, protocol_variant
 from gateway.protocol.messages import (
     NOTHING,
     ClientInfo,
@@ -43,7 +44,14 @@ class Joining:
     """
 
     def __init__(
-        self, client: Conversation, channel: Channel, request: SubscribeRequest, grant: Grant, *, is_server_side: bool
+        self,
+        client: Conversation,
+        channel: Channel,
+        request: SubscribeRequest,
+        grant: Grant,
+        *,
+        is_server_side: bool,
+        terms: Terms = ORDINARY_TERMS,
     ) -> None:
         self.channel = channel
         self._client = client
@@ -54,6 +62,9 @@ class Joining:
         self._is_asking = is_asking
         self._is_recovering = is_asking and features.is_recoverable
         self.subscription = _subscription(client, channel, grant, features, is_server_side=is_server_side)
+        self.subscription.variant = terms.variant(client.variant)
+        self._terms = terms
+        self._recovered: list[Publication] = []
         self._local: LocalChannel | None = None
         self._page: StreamPage | None = None
         self._interruptions = 0
@@ -155,14 +166,27 @@ class Joining:
     def enter(self) -> None:
         """Let the session in."""
         client, services, local = self._client, self._client.services, self._local
+        base = self._recovered[-1] if self._recovered else None
         if local is not None and local.track is not None and self._position is not None:
             if not local.track.is_known:
                 local.track.move(self._position)
-            client.enter(self.subscription, after=self._position.offset)
+            client.enter(self.subscription, after=self._position.offset, base=base)
             services.hub.forget(local)
         else:
             client.enter(self.subscription)
         self._local = None
+
+    def agree(self, result: SubscribeResult) -> None:
+        """Put into *result* what was agreed to; call it behind `enter`."""
+        local = self._client.services.hub.get(self.channel.name)
+        if local is None:
+            raise AssertionError("a channel that somebody has entered is there")
+        agreed = protocol_variant(self.subscription.variant)
+        if agreed is not None:
+            result.id = local.number if agreed.is_numbered else 0
+            result.delta = agreed.is_patched
+            if agreed.is_patched:
+                result.publications = agreed.patches(result.publications, None)
 
     def give_up(self) -> None:
         """Undo what `begin` and `join_all` did."""
@@ -184,7 +208,7 @@ class Joining:
 
     def _recover(self, recovered: Recovered, result: SubscribeResult, room: "Room") -> bool:
         """Put into *result* what was recovered; false if nothing was and the client would rather have an error."""
-        publications = recovered.publications
+        publications = self._terms.select(recovered.publications)
         is_recovered = recovered.is_recovered and room.takes(publications)
         counts, namespace = self._client.services.counts, self.channel.namespace
         missed = len(publications) if is_recovered else 0
@@ -192,7 +216,10 @@ class Joining:
         if is_recovered:
             counts.recovered_publications[namespace] += missed
             result.recovered, result.publications = True, publications
-            result.offset = recovered.position.offset
+            self._recovered = publications
+            # The client walks through what it gets; where a filter leaves nothing of it, it goes on from the top.
+            if publications or not recovered.publications:
+                result.offset = recovered.position.offset
         return is_recovered or not self._request.flag & REJECT_UNRECOVERED
 
 

@@ -17,7 +17,7 @@ from gateway.domain.channels import Channel, DataFormat
 from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_publish, refuse_subscribe
 from gateway.domain.ratelimit import RateLimit, Verdict
-from gateway.domain.session import State
+from gateway.domain.session import State, Subscription
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import Answer, Request
 from gateway.messaging.joining import Joining, Room, join_all
@@ -123,7 +123,7 @@ class PlainConversation(Conversation):
         del channel  # it has only one
         self._answer({"status": "gap"})
 
-    def _watch_channel(self, channel: Channel) -> None:
+    def _watch_channel(self, subscription: Subscription) -> None:
         """Do nothing: this protocol has no words for who comes and goes."""
 
     def _subscription_expired(self, channel: str) -> None:

@@ -21,7 +21,7 @@ from gateway.messaging.processors import (
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.json_codec import has_deeper_nesting, is_json
-from gateway.protocol.messages import NOTHING, ClientInfo, Publication
+from gateway.protocol.messages import NOTHING, ClientInfo, PatchablePublication, Publication
 
 _BLANKS: Final = b" \t\r\n"
 _NO_TAGS: Final[dict[str, str]] = {}
@@ -43,6 +43,8 @@ class Extras(NamedTuple):
     version_epoch: str = ""
     tags: dict[str, str] = _NO_TAGS
     skips_history: bool = False
+    is_patchable: bool = False
+    """Send it as a patch where subscribers have asked for that; `delta` in protocol.md 7."""
 
 
 class Draft(NamedTuple):
@@ -130,13 +132,15 @@ class Drafter:
             if number is not None and channel.window is not None:
                 sample = Sample(number, channel.window)
         payload = data if isinstance(data, msgspec.Raw) else msgspec.Raw(data)
+        make = PatchablePublication if channel.options.delta_publish else Publication
         if extras is None:
-            publication = Publication(data=payload, info=info)
+            publication = make(data=payload, info=info)
             is_plain = stream is None and sample is None
             options = DELIVERY_ONLY if is_plain else PublishOptions(stream, sample=sample)
         else:
-            key, version, epoch, tags, _ = extras
-            publication = Publication(data=payload, info=info, tags=tags, version=version)
+            key, version, epoch, tags, _, is_patchable = extras
+            make = PatchablePublication if is_patchable else make
+            publication = make(data=payload, info=info, tags=tags, version=version)
             is_plain = stream is None and sample is None and not key
             options = DELIVERY_ONLY if is_plain else PublishOptions(stream, key, epoch, sample)
         return publication, options

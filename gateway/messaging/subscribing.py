@@ -7,6 +7,7 @@ from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import monotonic_expiry, ttl
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.joining import Joining, Room, join_all
+from gateway.messaging.terms import Terms, read_terms
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
@@ -41,7 +42,14 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
         return codes.NOT_AVAILABLE
     if client.has_gone():
         return None
-    joining = Joining(client, channel, request, grant, is_server_side=False)
+    terms = read_terms(channel, request, filter_limit=services.session.tags_filter_limit)
+    if not isinstance(terms, Terms):
+        return terms
+    joining = Joining(client, channel, request, grant, is_server_side=False, terms=terms)
+    return await _join(client, joining)
+
+
+async def _join(client: Conversation, joining: Joining) -> SubscribeResult | ErrorCode | Disconnect | None:
     if not await join_all(client, [joining]):
         return None
     result = joining.result(Room(client.room()))
@@ -52,6 +60,7 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
         joining.give_up()
         return codes.INAPPROPRIATE_PROTOCOL
     joining.enter()
+    joining.agree(result)
     return result
 
 

@@ -50,7 +50,12 @@ def content_of(call: PublishCall | BroadcastCall) -> Content | Refusal:
     extras = None
     if call.idempotency_key or call.version or call.tags or call.skip_history:
         extras = Extras(
-            call.idempotency_key, call.version, call.version_epoch, call.tags or {}, skips_history=call.skip_history
+            call.idempotency_key,
+            call.version,
+            call.version_epoch,
+            call.tags or {},
+            skips_history=call.skip_history,
+            is_patchable=call.delta,
         )
     if not call.b64data:
         return Content(call.data, extras, is_checked=True)

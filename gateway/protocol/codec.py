@@ -35,8 +35,8 @@ class Codec(Protocol):
     def push(self, push: Push) -> bytes:
         """Encode one push that is no publication."""
 
-    def publication(self, channel: str, publication: Publication) -> bytes:
-        """Encode one publication as a push of *channel*."""
+    def publication(self, channel: str | int, publication: Publication) -> bytes:
+        """Encode one publication as a push of *channel*: its name, or the number that stands for it (2.8)."""
 
     def join(self, messages: Sequence[bytes]) -> bytes:
         """Put several encoded messages into one frame's payload."""

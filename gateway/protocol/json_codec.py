@@ -65,9 +65,9 @@ class JSONCodec:
         """Encode one push that is no publication."""
         return b'{"push":%b}' % _ENCODER.encode(push)
 
-    def publication(self, channel: str, publication: Publication) -> bytes:
+    def publication(self, channel: str | int, publication: Publication) -> bytes:
         """Encode one publication as a push; raw newlines in its payload go, since a message is one line (2.1)."""
-        encoded = b'{"push":{"channel":%b,"pub":%b}}' % (_quoted(channel), _ENCODER.encode(publication))
+        encoded = b'{"push":{%b,"pub":%b}}' % (_place(channel), _ENCODER.encode(publication))
         if b"\n" in encoded or b"\r" in encoded:
             # Inside JSON text a raw line end can only be a blank between tokens, so it may go. The carriage return goes
             # too: it would end a line of an event stream.
@@ -134,5 +134,6 @@ def _repaired(line: bytes) -> Command:
 
 
 @functools.lru_cache(maxsize=4096)
-def _quoted(channel: str) -> bytes:
-    return _ENCODER.encode(channel)
+def _place(channel: str | int) -> bytes:
+    """Write the field that says where a push belongs: the channel's name, or the number that stands for it."""
+    return (b'"id":%b' if isinstance(channel, int) else b'"channel":%b') % _ENCODER.encode(channel)

@@ -27,6 +27,17 @@ def payload(data: bytes) -> Raw:
     return Raw(data) if data else NOTHING
 
 
+class FilterNode(Struct, omit_defaults=True, gc=False):
+    """A condition on a publication's tags, or several joined by *op* (protocol.md 2.8, Tags filter)."""
+
+    op: str = ""
+    key: str = ""
+    cmp: str = ""
+    val: str = ""
+    vals: list[str] = []
+    nodes: list["FilterNode"] = []
+
+
 class SubscribeRequest(Struct, omit_defaults=True, gc=False):
     """Join a channel, or say where to go on in it (protocol.md 2.5)."""
 
@@ -39,6 +50,8 @@ class SubscribeRequest(Struct, omit_defaults=True, gc=False):
     positioned: bool = False
     recoverable: bool = False
     join_leave: bool = False
+    delta: str = ""
+    tf: FilterNode | None = None
     flag: Int64 = 0
 
 
@@ -148,14 +161,22 @@ class ClientInfo(Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class Publication(Struct, omit_defaults=True):
-    """A message in a channel. *info* is there only when a client published it."""
+    """A message in a channel. *info* is there only when a client published it.
+
+    With *delta*, which is set on the way to a client alone, *data* is a patch of the publication before (2.8).
+    """
 
     data: Raw = NOTHING
     info: ClientInfo | None = None
     offset: int = 0
     tags: dict[str, str] = {}
+    delta: bool = False
     epoch: str = ""
     version: int = 0
+
+
+class PatchablePublication(Publication):
+    """One that may be sent as a patch: its publisher, or its namespace, has asked for that."""
 
 
 class SubscribeResult(Struct, omit_defaults=True):
@@ -171,6 +192,9 @@ class SubscribeResult(Struct, omit_defaults=True):
     positioned: bool = False
     data: Raw = NOTHING
     was_recovering: bool = False
+    delta: bool = False
+    id: int = 0
+    """What pushes name the channel by, where the client has offered to understand that (2.8, Channel compaction)."""
     publish_debounce: int = 0
     """Milliseconds that the client should let pass between what it publishes here (2.8)."""
 
@@ -269,7 +293,10 @@ class SubscribePush(Struct, omit_defaults=True):
 
 
 class Push(Struct, omit_defaults=True):
-    """What the server says unasked, publications aside: those are encoded by the codec's own, faster way."""
+    """What the server says unasked, publications aside: those are encoded by the codec's own, faster way.
+
+    *id* stands for the channel where that was agreed.
+    """
 
     channel: str = ""
     join: Join | UnsetType = UNSET
@@ -277,3 +304,4 @@ class Push(Struct, omit_defaults=True):
     subscribe: SubscribePush | UnsetType = UNSET
     unsubscribe: Unsubscribed | UnsetType = UNSET
     refresh: RefreshResult | UnsetType = UNSET
+    id: int = 0

@@ -29,6 +29,7 @@ _PUBLISH_DATA: Final = 0x12  # PublishRequest.data = 2
 _MIN_PUBLISH_BYTES: Final = 9
 _REPLY_PUSH: Final = b"\x22"  # Reply.push = 4
 _PUSH_PUB: Final = b"\x22"  # Push.pub = 4
+_PUSH_ID: Final = b"\x08"  # Push.id = 1
 _PUSH_CHANNEL: Final = b"\x12"  # Push.channel = 2
 _REPLY_PUBLISH: Final = b"\x42\x00"  # Reply.publish = 8, and nothing in it
 
@@ -60,7 +61,7 @@ class ProtobufCodec:
         """Encode one push that is no publication."""
         return delimited(_REPLY_PUSH + delimited(written(push, _PUSH)))
 
-    def publication(self, channel: str, publication: Publication) -> bytes:
+    def publication(self, channel: str | int, publication: Publication) -> bytes:
         """Encode one publication as a push."""
         push = _channel_field(channel) + _PUSH_PUB + delimited(_written_publication(publication))
         return delimited(_REPLY_PUSH + delimited(push))
@@ -136,13 +137,16 @@ def _written_publication(publication: Publication) -> bytes:
         encoded += b"\x2a" + delimited(known)
     if publication.offset:
         encoded += b"\x30" + encoded_varint(publication.offset)
-    if publication.tags or publication.epoch or publication.version:
-        encoded += written(
-            Publication(tags=publication.tags, epoch=publication.epoch, version=publication.version), _PUBLICATION
+    if publication.tags or publication.delta or publication.epoch or publication.version:
+        rest = Publication(
+            tags=publication.tags, delta=publication.delta, epoch=publication.epoch, version=publication.version
         )
+        encoded += written(rest, _PUBLICATION)
     return encoded
 
 
 @functools.lru_cache(maxsize=4096)
-def _channel_field(channel: str) -> bytes:
+def _channel_field(channel: str | int) -> bytes:
+    if isinstance(channel, int):
+        return _PUSH_ID + encoded_varint(channel)
     return _PUSH_CHANNEL + delimited(channel.encode())

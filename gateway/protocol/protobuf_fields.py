@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     BYTES = enum.auto()
     MESSAGE = enum.auto()
     REPEATED = enum.auto()
+    STRINGS = enum.auto()
     MAP = enum.auto()
 
 
@@ -89,12 +90,26 @@ _shape(
     info=(5, _MESSAGE, messages.ClientInfo),
     offset=(6, _UINT64),
     tags=(7, _MAP),
+    delta=(8, _BOOL),
     epoch=(14, _STRING),
     version=(16, _UINT64),
 )
 _shape(messages.StreamPosition, offset=(1, _UINT64), epoch=(2, _STRING))
 
+SHAPES[messages.PatchablePublication] = SHAPES[messages.Publication]
+
 # 2.4, 2.5 and 2.6: requests
+_shape(
+    messages.FilterNode,
+    op=(1, _STRING),
+    key=(2, _STRING),
+    cmp=(3, _STRING),
+    val=(4, _STRING),
+    vals=(5, Kind.STRINGS),
+)
+_nodes = Field("nodes", 6, _REPEATED)
+SHAPES[messages.FilterNode] = Shape(messages.FilterNode, *SHAPES[messages.FilterNode].fields, _nodes)
+_nodes.shape = SHAPES[messages.FilterNode]  # the one message that holds others of its own kind
 _shape(
     messages.SubscribeRequest,
     channel=(1, _STRING),
@@ -106,6 +121,8 @@ _shape(
     positioned=(9, _BOOL),
     recoverable=(10, _BOOL),
     join_leave=(11, _BOOL),
+    delta=(12, _STRING),
+    tf=(13, _MESSAGE, messages.FilterNode),
     flag=(14, _INT64),
 )
 _shape(
@@ -162,6 +179,8 @@ _shape(
     positioned=(10, _BOOL),
     data=(11, _BYTES),
     was_recovering=(12, _BOOL),
+    delta=(13, _BOOL),
+    id=(14, _INT64),
     publish_debounce=(19, _UINT32),
 )
 _shape(
@@ -229,6 +248,7 @@ _shape(
 )
 _shape(
     messages.Push,
+    id=(1, _INT64),
     channel=(2, _STRING),
     join=(5, _MESSAGE, messages.Join),
     leave=(6, _MESSAGE, messages.Leave),

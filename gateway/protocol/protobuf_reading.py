@@ -1,7 +1,8 @@
 """Reads Protobuf into our typed messages, by the tables of `protobuf_fields`.
 
 Time and memory are linear in what is read: lengths are checked before anything is copied, and messages nest as deep as
-the tables do, since what is unknown is skipped whole.
+the tables do, since what is unknown is skipped whole. The one that nests in itself, a filter's node, nests as deep as
+Python's own limit lets it; what is deeper is malformed.
 """
 
 from typing import Any, Final
@@ -37,7 +38,7 @@ def read_delimited(frame: bytes, shape: Shape) -> list[Any]:
                 continue
             messages.append(read(frame, position, position + length, shape, {}))
             position += length
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise MalformedFrameError(str(error)) from None
     return messages
 
@@ -81,6 +82,8 @@ def read(frame: bytes, position: int, end: int, shape: Shape, values: dict[str, 
             raise MalformedFrameError("a length beyond its message")
         if field.kind is Kind.STRING:
             values[field.name] = frame[position:stop].decode()
+        elif field.kind is Kind.STRINGS:
+            values.setdefault(field.name, []).append(frame[position:stop].decode())
         elif field.kind is Kind.BYTES:
             values[field.name] = Raw(frame[position:stop]) if number else NOTHING
         else:
@@ -127,7 +130,7 @@ def _scalar(number: int, kind: Kind) -> int | bool:
             return (number & 0x7FFFFFFF) - (number & 0x80000000)
         case Kind.INT64:
             return number - (1 << 64) if number >> 63 else number
-        case Kind.STRING | Kind.BYTES | Kind.MESSAGE | Kind.REPEATED | Kind.MAP:
+        case Kind.STRING | Kind.BYTES | Kind.MESSAGE | Kind.REPEATED | Kind.STRINGS | Kind.MAP:
             raise AssertionError("these are no varints")
 
 

@@ -59,13 +59,22 @@ def _write_field(parts: list[bytes], field: Field, value: Any) -> None:
         case Kind.REPEATED:
             for each in value:
                 parts += (field.key, delimited(written(each, _shape(field))))
-        case Kind.MAP:
-            key_field, value_field = _shape(field).fields
-            for key, each in value.items():
-                entry: list[bytes] = []
-                _write_field(entry, key_field, key)
-                _write_field(entry, value_field, each)
-                parts += (field.key, delimited(b"".join(entry)))
+        case Kind.STRINGS | Kind.MAP:
+            _write_several(parts, field, value)
+
+
+def _write_several(parts: list[bytes], field: Field, value: Any) -> None:
+    """Write texts, or the entries of a map."""
+    if field.kind is Kind.STRINGS:
+        for text in value:
+            parts += (field.key, delimited(text.encode()))
+        return
+    key_field, value_field = _shape(field).fields
+    for key, each in value.items():
+        entry: list[bytes] = []
+        _write_field(entry, key_field, key)
+        _write_field(entry, value_field, each)
+        parts += (field.key, delimited(b"".join(entry)))
 
 
 def _shape(field: Field) -> Shape:

@@ -83,6 +83,7 @@ class PublishCall(Struct, omit_defaults=True, gc=False):
     idempotency_key: str = ""
     version: _Version = 0
     version_epoch: str = ""
+    delta: bool = False
 
 
 class BroadcastCall(Struct, omit_defaults=True, gc=False):
@@ -96,6 +97,7 @@ class BroadcastCall(Struct, omit_defaults=True, gc=False):
     idempotency_key: str = ""
     version: _Version = 0
     version_epoch: str = ""
+    delta: bool = False
 
 
 class Override(Struct, frozen=True, omit_defaults=True):

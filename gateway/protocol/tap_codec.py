@@ -29,7 +29,7 @@ class TapCodec(JSONCodec):
 
     name = "tap"
 
-    def publication(self, channel: str, publication: Publication) -> bytes:
+    def publication(self, channel: str | int, publication: Publication) -> bytes:
         """Encode one publication as a push."""
         data = msgspec.Raw(msgspec.json.encode(shown(bytes(publication.data))))
         return super().publication(channel, msgspec.structs.replace(publication, data=data))

@@ -5,31 +5,58 @@ never once for each client. Part of the identity is the object itself: ask `Vari
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+import msgspec
+
+from gateway.protocol import fossil
 from gateway.protocol.codec import Codec
 from gateway.protocol.framing import PIECE_BYTES, Framing, PiecewiseFraming, batches
-from gateway.protocol.messages import Publication, Push
+from gateway.protocol.messages import PatchablePublication, Publication, Push, payload
 from gateway.protocol.tap_codec import TapCodec
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 class Variant(Protocol):
     """Encodes for all connections of one kind."""
 
-    name: str
-    transport: str
-    """What carries it, by the name under which that is counted."""
-    needs_json: bool
-    """True when only valid JSON can be carried (disconnect 3506 otherwise, protocol.md 4.2)."""
-    is_tap: bool
-    """True when those who get it only look on, and count as nobody's clients."""
+    @property
+    def name(self) -> str:
+        """What it is called where connections are listed."""
 
-    def publications(self, channel: str, batch: Sequence[Publication]) -> bytes:
-        """Encode *batch*, in order, into bytes that are written as they are."""
+    @property
+    def transport(self) -> str:
+        """What carries it, by the name under which that is counted."""
+
+    @property
+    def needs_json(self) -> bool:
+        """True when only valid JSON can be carried (disconnect 3506 otherwise, protocol.md 4.2)."""
+
+    @property
+    def is_tap(self) -> bool:
+        """True when those who get it only look on, and count as nobody's clients."""
+
+    @property
+    def is_numbered(self) -> bool:
+        """True when a channel is named by its number."""
+
+    @property
+    def is_common(self) -> bool:
+        """True when `publications` of a batch is for all who get this variant, whatever each got before."""
+
+    def publications(self, channel: str | int, batch: Sequence[Publication]) -> bytes:
+        """Encode *batch*, in order, into bytes that are written as they are.
+
+        *channel* is the name, or the number that stands for it where that was agreed.
+        """
 
 
 class ProtocolVariant:
-    """A codec of the client protocol: messages of one turn share frames within the limits of `framing`."""
+    """A codec of the client protocol: messages of one turn share frames within the limits of `framing`.
+
+    Subscriptions that have agreed to patches, or to numbers in the place of channel names, have an `agreed` variant.
+    """
 
     is_tap = False
     transport = "websocket"
@@ -38,11 +65,49 @@ class ProtocolVariant:
         self.name = name
         self.codec = codec
         self.needs_json = needs_json
+        self.is_patched = False
+        """Whether publications are sent as patches of those before, where that is shorter (2.8, Fossil delta)."""
+        self.is_numbered = False
+        """Whether channels are named by numbers (2.8, Channel compaction)."""
         self._framing = framing
+        self._agreed: dict[tuple[bool, bool], ProtocolVariant] = {(False, False): self}
 
-    def publications(self, channel: str, batch: Sequence[Publication]) -> bytes:
+    def agreed(self, *, is_patched: bool, is_numbered: bool) -> "ProtocolVariant":
+        """Return the variant of this codec and framing for who has agreed to that."""
+        variant = self._agreed.get((is_patched, is_numbered))
+        if variant is None:
+            variant = ProtocolVariant(self.name, self.codec, self._framing, needs_json=self.needs_json)
+            variant.transport = self.transport
+            variant.is_patched, variant.is_numbered = is_patched, is_numbered
+            self._agreed[is_patched, is_numbered] = variant
+        return variant
+
+    @property
+    def is_common(self) -> bool:
+        """Patches are for those who have what they are patches of."""
+        return not self.is_patched
+
+    def publications(self, channel: str | int, batch: Sequence[Publication]) -> bytes:
         """Encode *batch* as pushes of *channel*."""
         return self.messages([self.codec.publication(channel, publication) for publication in batch])
+
+    def patches(self, batch: Sequence[Publication], base: Publication | None) -> list[Publication]:
+        """Return what is sent of *batch* to who has got *base* last: patches where they may be and are shorter.
+
+        Patches go by the payloads' exact bytes. In JSON each, as a patch or in full, is a string.
+        """
+        sent = []
+        for publication in batch:
+            patch = None
+            if base is not None and isinstance(publication, PatchablePublication):
+                make = fossil.text_patch if self.needs_json else fossil.patch
+                patch = make(bytes(base.data), bytes(publication.data))
+            data = bytes(publication.data) if patch is None else patch
+            if self.needs_json:
+                data = _ENCODER.encode(data.decode())
+            sent.append(msgspec.structs.replace(publication, data=payload(data), delta=patch is not None))
+            base = publication
+        return sent
 
     def push(self, push: Push) -> bytes:
         """Encode and frame one push that is no publication."""
@@ -69,6 +134,8 @@ class PlainVariant:
 
     needs_json = False
     is_tap = False
+    is_numbered = False
+    is_common = True
     transport = "websocket"
 
     def __init__(self, name: str, *, text: Framing, binary: Framing) -> None:
@@ -76,7 +143,7 @@ class PlainVariant:
         self._text = text
         self._binary = binary
 
-    def publications(self, channel: str, batch: Sequence[Publication]) -> bytes:
+    def publications(self, channel: str | int, batch: Sequence[Publication]) -> bytes:
         """Frame each payload of *batch* on its own; what is not UTF-8 travels as binary."""
         del channel
         return b"".join([self.message(bytes(publication.data)) for publication in batch])

@@ -82,7 +82,8 @@ def tables(*, is_insecure: bool) -> list[dict[str, Any]]:
 def test_every_option_that_permits_subscribing_or_publishing_is_in_the_matrix() -> None:
     from gateway.domain.channels import ChannelOptions  # noqa: PLC0415 - only to see that none is missing
 
-    reads_and_wishes = ("allow_history", "allow_presence", "allow_positioning", "allow_recovery", "allow_tags")
+    reads = ("allow_history", "allow_presence")
+    reads_and_wishes = (*reads, "allow_positioning", "allow_recovery", "allow_tags", "allow_channel_compaction")
     permitting = {name for name in ChannelOptions.model_fields if name.startswith("allow_")}
     assert {name for name in permitting if not name.startswith(reads_and_wishes)} == set(OPTIONS)
 

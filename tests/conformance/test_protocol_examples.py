@@ -74,6 +74,7 @@ SETTINGS: dict[str, Any] = {
             {"name": "binary", **SUBSCRIBE, "publication_data_format": "binary"},
             {"name": "closed"},
             {"name": "stream", **STREAM},
+            {"name": "tags", **STREAM, "allow_tags_filter": True},
             {"name": "off", **STREAM, "allow_history_for_subscriber": False, "allow_publish_for_client": False},
             {
                 "name": "pos",
@@ -670,6 +671,23 @@ EXAMPLES: dict[str, str] = {
         ! publish {"channel":"stream:39","data":{"n": "skip"},"skip_history":true}
         = 200 {"result":{}}
         ← {"push":{"channel":"stream:39","pub":{"data":{"n": "skip"}}}}
+    """,
+    "39 a tags filter": OPEN
+    + """
+        → {"id":3,"subscribe":{"channel":"tags:39","tf":{"key":"k","cmp":"eq","val":"1"}}}
+        ← {"id":3,"subscribe":{"recoverable":true,"epoch":"<E1>","positioned":true}}
+        ! publish {"channel":"tags:39","data":{"x": 0},"tags":{"k":"2"}}
+        = 200 {"result":{"offset":1,"epoch":"<E1>"}}
+        ! publish {"channel":"tags:39","data":{"x": 1},"tags":{"k":"1"}}
+        = 200 {"result":{"offset":2,"epoch":"<E1>"}}
+        ← {"push":{"channel":"tags:39","pub":{"data":{"x": 1},"offset":2,"tags":{"k":"1"}}}}
+    """,
+    "39 a tags filter, refused": OPEN
+    + """
+        → {"id":2,"subscribe":{"channel":"stream:39c","tf":{"key":"k","cmp":"eq","val":"1"}}}
+        ← {"id":2,"error":{"code":107,"message":"bad request"}}
+        → {"id":3,"subscribe":{"channel":"tags:39c","tf":{"op":"not"}}}
+        ← {"id":3,"error":{"code":107,"message":"bad request"}}
     """,
     "45 HTTP API": """
         ! publish {"channel":"room:45","data":{"a":1},"tags":{"k":"v"}}

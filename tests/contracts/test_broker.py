@@ -17,7 +17,7 @@ from gateway.broker.memory.broker import MemoryBroker
 from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.stream import HistoryRange, StreamOptions, StreamPage
 from gateway.domain.windows import Deviation, Sample, WindowOptions
-from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, StreamPosition
+from gateway.protocol.messages import ClientInfo, Join, Leave, PatchablePublication, Publication, StreamPosition
 from tests.support.redis_engines import running_engine
 from tests.support.redis_servers import RedisServer, fresh_prefix
 
@@ -319,6 +319,21 @@ async def test_a_key_counts_for_its_channel_alone(bench: Bench) -> None:
     for channel in ("a", "b"):
         result = await bench.broker.publish(channel, publication(b"1"), accepted_at_s=1.0, options=options).wait()
         assert not result.is_suppressed
+
+
+@pytest.mark.parametrize("make", [Publication, PatchablePublication])
+@pytest.mark.parametrize("stream", [None, STREAM.stream])
+async def test_what_may_be_sent_as_a_patch_stays_so(
+    bench: Bench, make: type[Publication], stream: StreamOptions | None
+) -> None:
+    await bench.subscribe("a")
+    options = PublishOptions(stream=stream)
+    await bench.broker.publish("a", make(data=msgspec.Raw(b"1")), accepted_at_s=1.0, options=options).wait()
+    await bench.receiver.wait_for(1)
+    found = bench.receiver.publications
+    if stream is not None:
+        found = found + (await bench.broker.history("a", HistoryRange(limit=1), meta_ttl_s=60.0).wait()).publications
+    assert {type(each) for each in found} == {make}
 
 
 async def test_a_version_that_comes_too_late_is_dropped(bench: Bench) -> None:

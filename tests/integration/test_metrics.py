@@ -52,6 +52,13 @@ TABLE: dict[str, Any] = {
         "namespaces": [
             {"name": "st", **ALLOW, **STREAM},
             {"name": "room", **ALLOW, "presence": True, "join_leave": True, "force_push_join_leave": True},
+            {
+                "name": "patched",
+                **ALLOW,
+                "allow_tags_filter": True,
+                "allowed_delta_types": ["fossil"],
+                "delta_publish": True,
+            },
             {"name": "any", **ALLOW, "publication_data_format": "any"},
         ],
     },
@@ -71,7 +78,6 @@ QUICK = {
     "unsubscribe_grace": "50ms",
 }
 ZERO = {
-    "gateway_deliveries_filtered_total": "nothing can be filtered yet",
     "gateway_deliveries_queued": "a scrape comes between two turns of the loop, when nothing waits",
     "gateway_duplicates_total": "a publication has to overtake the read of its stream, which is a matter of luck",
 }
@@ -226,6 +232,17 @@ async def ordinary_life(node: RunningNode, other: RunningNode, _redis: RedisServ
         await pages.show(node, has("gateway_publishes_suppressed_total"))
 
 
+async def patches_and_filters(node: RunningNode, _other: RunningNode, _redis: RedisServer, pages: Pages) -> None:
+    async with client(node) as ann, client(node) as bob:
+        assert (await ann.ask(subscribe={"channel": "patched:a", "delta": "fossil"}))["subscribe"]["delta"]
+        nothing = {"key": "a", "cmp": "ex"}
+        assert "subscribe" in await bob.ask(subscribe={"channel": "patched:a", "tf": nothing})
+        for number in range(2):
+            await ann.ask(publish={"channel": "patched:a", "data": {"text": "x" * 100, "n": number}})
+        await pages.show(node, has("gateway_patches_total"))
+        await pages.show(node, has("gateway_deliveries_filtered_total"))
+
+
 async def strangers(node: RunningNode, _other: RunningNode, _redis: RedisServer, pages: Pages) -> None:
     assert (await ask(f"{node.url}/nope")).status == 404
     with pytest.raises(Exception, match="404"):
@@ -369,7 +386,7 @@ async def everything(folder: Path) -> Pages:
     async with redis_server(persistent=True) as redis:
         tables = (TABLE, {"broker": {"type": "redis"}, "redis": {"address": redis.location, **QUICK}})
         async with running_node(*tables) as node, running_node(*tables) as other:
-            for step in (ordinary_life, strangers, slow_reader, admin, outage):
+            for step in (ordinary_life, patches_and_filters, strangers, slow_reader, admin, outage):
                 await step(node, other, redis, pages)
     await key_set(pages)
     await tls_and_drain(folder, pages)

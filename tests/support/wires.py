@@ -89,5 +89,8 @@ def _push_in_json(push: ReceivedPush) -> bytes:
     if push.pub is not None:
         return _JSON.publication(push.channel, push.pub)
     kinds = ("join", "leave", "subscribe", "unsubscribe", "refresh")
-    bodies = {kind: UNSET if (body := getattr(push, kind)) is None else body for kind in kinds}
-    return _JSON.push(Push(push.channel, **bodies))
+    said = Push(channel=push.channel)
+    for kind in kinds:
+        body = getattr(push, kind)
+        setattr(said, kind, UNSET if body is None else body)
+    return _JSON.push(said)

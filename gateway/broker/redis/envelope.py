@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from gateway.broker.contract import BrokerError
 from gateway.domain.windows import Statistics, with_statistics
-from gateway.protocol.messages import ClientInfo, Join, Leave, Publication, payload
+from gateway.protocol.messages import ClientInfo, Join, Leave, PatchablePublication, Publication, payload
 
 PLAIN: Final = b"p"
 STREAM: Final = b"s"
@@ -44,6 +44,7 @@ class _Body(Struct, array_like=True, gc=False):
     info: bytes = b""  # packed on its own, since a client's is the same in all it publishes
     tags: dict[str, str] = {}
     version: int = 0
+    is_patchable: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -73,6 +74,7 @@ class Envelope:
             b"" if info is None else encode_info(info),
             publication.tags,
             publication.version,
+            isinstance(publication, PatchablePublication),
         )
         return _pack(body)
 
@@ -164,7 +166,9 @@ def _pack(body: _Body | _Info) -> bytes:
 def _publication(body: _Body, offset: int, epoch: str) -> Publication:
     info = _read_info(body.info) if body.info else None
     # 2.3: only the first publication of a stream tells the epoch, for who subscribed before there was one.
-    return Publication(Raw(body.data), info, offset, body.tags, epoch if offset == 1 else "", body.version)
+    make = PatchablePublication if body.is_patchable else Publication
+    told_epoch = epoch if offset == 1 else ""
+    return make(Raw(body.data), info, offset, body.tags, epoch=told_epoch, version=body.version)
 
 
 def _read_statistics(text: bytes) -> Statistics:

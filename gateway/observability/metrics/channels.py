@@ -69,6 +69,11 @@ CHANNELS: Final = (
     column("gateway_deliveries", "Deliveries that transports took.", "delivered"),
     column("gateway_delivered_bytes", "Bytes of those, framing included, before TLS.", "delivered_bytes"),
     column("gateway_deliveries_filtered", "Deliveries that subscribers had asked not to get.", "filtered"),
+    column(
+        "gateway_patches",
+        "Publications encoded as a patch of the one before (Fossil delta), once for all who get the same.",
+        "patched",
+    ),
     column("gateway_duplicates", "Publications that came again after they were read from the stream.", "duplicates"),
     Family(
         Kind.COUNTER,

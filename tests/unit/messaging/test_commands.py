@@ -499,7 +499,7 @@ async def test_a_bad_subscription_token(shown: str, answer: int | tuple[int, str
 async def test_the_unread_wishes_of_newer_clients_do_not_matter() -> None:
     async with house() as node:
         client = await node.connect()
-        request = {"channel": "a", "flag": 1, "delta": "fossil", "positioned": True, "tf": {"op": ""}, "data": {"x": 1}}
+        request = {"channel": "a", "flag": 1, "delta": "fossil", "positioned": True, "data": {"x": 1}}
         assert await client.ask({"id": 2, "subscribe": request}) == [ok(2, "subscribe")]
 
 
