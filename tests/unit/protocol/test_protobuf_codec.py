@@ -21,6 +21,7 @@ from gateway.protocol.messages import (
     SubscribeRequest,
 )
 from gateway.protocol.protobuf_codec import ProtobufCodec
+from gateway.protocol.protobuf_writing import encoded_varint
 
 CODEC = ProtobufCodec()
 PONG = Command()
@@ -160,3 +161,15 @@ def test_a_publishers_info_is_written_with_and_without_what_was_said_of_it() -> 
     assert b"\x2a\x06\x0a\x01u\x12\x01c" in CODEC.publication("x", bare)
     full = msgspec.structs.replace(bare, info=ClientInfo("", "c", Raw(b"2"), Raw(b"3")))
     assert b"\x2a\x09\x12\x01c\x1a\x012\x22\x013" in CODEC.publication("x", full)
+
+
+def test_a_filter_that_nests_deeper_than_it_can_be_read_is_malformed() -> None:
+    node = b""
+    for _ in range(15_000):
+        node = b"\x32" + encoded_varint(len(node)) + node  # FilterNode.nodes = 6
+    request = b"\x6a" + encoded_varint(len(node)) + node  # SubscribeRequest.tf = 13
+    command = b"\x08\x01\x2a" + encoded_varint(len(request)) + request
+    frame = encoded_varint(len(command)) + command
+    assert len(frame) < 65536
+    with pytest.raises(MalformedFrameError):
+        CODEC.decode(frame)
