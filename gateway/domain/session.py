@@ -49,6 +49,9 @@ class SessionSettings(Settings):
     """How long after its expiry a subscription may still be refreshed (unsubscribe 2501)."""
     channel_limit: Size = 128
     """Subscriptions of one connection, server-side ones included (error 106, disconnect 3505)."""
+    concurrency: Annotated[Limit, Field(le=1024)] = 0
+    """How many commands of one connection may wait for a broker or a backend at a time. Those of one channel keep their
+    order, but replies overtake each other then; 0 or 1: all come in the order of the commands."""
     tags_filter_limit: Size = 100
     """Conditions of one tags filter, values to compare with included (error 107)."""
     history_max_publication_limit: Size = 300
@@ -242,9 +245,13 @@ class Session:
             return codes.BAD_REQUEST
         if channel in self.subscriptions:
             return codes.ALREADY_SUBSCRIBED
-        if len(self.subscriptions) >= self._settings.channel_limit:
+        if self.is_full():
             return codes.LIMIT_EXCEEDED
         return None
+
+    def is_full(self) -> bool:
+        """Tell whether it may join no further channel."""
+        return len(self.subscriptions) >= self._settings.channel_limit
 
     def join(self, subscription: Subscription) -> None:
         """Note that the session is in a channel from now on."""

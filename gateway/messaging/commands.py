@@ -20,7 +20,7 @@ from gateway.messaging.port import Transport
 from gateway.messaging.queries import history, presence, presence_stats
 from gateway.messaging.services import Services
 from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
-from gateway.messaging.terms import protocol_variant
+from gateway.messaging.wishes import protocol_variant
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
@@ -38,6 +38,10 @@ _UNTIMED: Final = 15
 # Looking a member up on its enum costs as much as a call; these are looked up for every command.
 _CONNECTED: Final = State.CONNECTED
 _WITHIN: Final = Verdict.WITHIN
+
+_OF_CHANNELS: Final = (
+    *("subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history", "sub_refresh"),
+)
 
 Answer = msgspec.Struct | ErrorCode | Disconnect | None
 """What became of a command: a result, an error for it, the end of the connection, or nobody left to tell."""
@@ -74,7 +78,7 @@ class ClientConversation(Conversation):
         except MalformedFrameError:
             self.disconnect(codes.PROTOCOL_VIOLATED)
             return
-        if self._is_busy:
+        if self._begun:
             self._waiting_bytes += len(payload)
         for command in commands:
             if command.id or command.send is not None:
@@ -164,6 +168,17 @@ class ClientConversation(Conversation):
         if self._publishes:
             return self._after_publishes(command)
         return self._dispatch(command)
+
+    def _lane(self, command: Command) -> str | None:
+        """Go by the channel; what is about the whole connection waits for all, and calls of a backend for none."""
+        if self.services.session.concurrency <= 1:
+            return None
+        for method in _OF_CHANNELS:
+            request = getattr(command, method)
+            if request is not None:
+                channel: str = request.channel
+                return channel or None
+        return "" if command.rpc is not None else None
 
     def _handle_first(self, command: Command) -> Coroutine[Any, Any, None] | None:
         """Take the first command, which must be connect (3.1)."""

@@ -3,6 +3,9 @@
 A conversation stands between a transport below it and the node's services. Its commands run one after the other. One
 that has to wait (for a broker, for keys) runs as a task, and those behind it wait in line, bounded by not reading on;
 all others run in the call that brought them. No task, queue or generator is made for a publication.
+
+With `client.concurrency` several may wait at a time. Each has a lane then: those of one lane keep their order, and one
+without a lane waits for all before it, as all after it wait for it.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +35,7 @@ class Conversation(Counted, ABC):
     """One client, from the opened transport to the closed one."""
 
     __slots__ = (
-        "_is_busy",
+        "_begun",
         "_is_listening",
         "_line",
         "_waiting_bytes",
@@ -47,8 +50,9 @@ class Conversation(Counted, ABC):
     ) -> None:
         super().__init__(transport, variant, services)
         self.uses_transport_pings = uses_transport_pings
-        self._is_busy = False
-        self._line: deque[Any] | None = None
+        self._begun: list[str | None] = []
+        """The lanes of the commands that are being carried out and wait for something."""
+        self._line: deque[tuple[Any, str | None]] | None = None
         self._waiting_bytes = 0
         self.is_deaf = False
         """Whether reading is paused because too much waits; what the client has sent meanwhile is not its fault."""
@@ -71,6 +75,11 @@ class Conversation(Counted, ABC):
     @abstractmethod
     def _handle(self, command: Any) -> Coroutine[Any, Any, None] | None:
         """Carry out one command, or return what is left of it if that has to wait."""
+
+    def _lane(self, command: Any) -> str | None:
+        """Name the lane of *command*: "" for one that none has to wait for, `None` for one that waits for all."""
+        del command
+        return None
 
     @abstractmethod
     def _ping(self) -> None:
@@ -123,64 +132,95 @@ class Conversation(Counted, ABC):
     @property
     def is_answered(self) -> bool:
         """Whether nothing that the client has asked for is still to be carried out or answered."""
-        return not self._is_busy and not self._waiting()
+        return not self._begun and not self._waiting()
 
     # Commands, in order.
 
     def submit(self, command: Any) -> None:
-        """Carry out *command* after all that came before it."""
-        if self._is_busy:
-            self._wait_in_line(command)
-            return
+        """Carry out *command* after all that came before it, or all of its lane."""
+        lane = None
+        if self._begun:
+            lane = self._lane(command)
+            if not self._may_begin(lane) or self._has_before(lane):
+                self._wait_in_line(command, lane)
+                return
         try:
             rest = self._handle(command)
         except Exception:  # noqa: BLE001 - whatever went wrong is our fault, and this client's alone to feel
             self._failed()
             return
         if rest is not None:
-            self._is_busy = True
-            # A task that is cancelled before its first step never gets to what it should wait for.
-            self.services.spawn(self._carry_on(rest)).add_done_callback(lambda _: rest.close())
+            lane = lane or self._lane(command)
+            self._begun.append(lane)
+            self._spawn(rest, lane)
 
-    def _wait_in_line(self, command: Any) -> None:
+    def _spawn(self, rest: Coroutine[Any, Any, None], lane: str | None) -> None:
+        # A task that is cancelled before its first step never gets to what it should wait for.
+        self.services.spawn(self._carry_on(rest, lane)).add_done_callback(lambda _: rest.close())
+
+    def _may_begin(self, lane: str | None) -> bool:
+        """Tell whether what has begun lets a command of *lane* begin, too."""
+        begun = self._begun
+        if not begun:
+            return True
+        is_apart = lane is not None and (not lane or lane not in begun)
+        return is_apart and None not in begun and len(begun) < self.services.session.concurrency
+
+    def _has_before(self, lane: str | None) -> bool:
+        """Tell whether one waits in line that a command of *lane* must not overtake."""
+        return any(waiting is None or (lane and waiting == lane) for _, waiting in self._line or ())
+
+    def _wait_in_line(self, command: Any, lane: str | None) -> None:
         if self._line is None:
             self._line = deque()
-        self._line.append(command)
+        self._line.append((command, lane))
         self._regulate()
 
-    async def _carry_on(self, rest: Coroutine[Any, Any, None]) -> None:
-        """Finish a command that waits, then those behind it."""
+    async def _carry_on(self, rest: Coroutine[Any, Any, None], lane: str | None) -> None:
+        """Finish a command that waits, then take up those behind it."""
         while True:
             try:
                 await rest
             except Exception:  # noqa: BLE001 - as above
                 self._failed()
-            self._is_busy = False
-            follower = self._drain_line()
+            self._begun.remove(lane)
+            followers = self._drain_line()
             if not self.has_gone():
                 self._flush()  # what is ready does not wait for what follows, nor does a publication overtake it
-            if follower is None:
+            if not followers:
                 break
-            rest = follower
+            (rest, lane), *others = followers
+            for other in others:
+                self._spawn(*other)
 
-    def _drain_line(self) -> Coroutine[Any, Any, None] | None:
-        """Carry out what waits in line, up to the next command that has to wait itself."""
-        while self._line:
-            if self.has_gone():
-                self._line.clear()
+    def _drain_line(self) -> list[tuple[Coroutine[Any, Any, None], str | None]]:
+        """Carry out what waits in line and may begin; returns what is left of those that have to wait themselves."""
+        line, self._line = self._line or deque(), None
+        passed: list[tuple[Any, str | None]] = []
+        found: list[tuple[Coroutine[Any, Any, None], str | None]] = []
+        limit = max(self.services.session.concurrency, 1)
+        while line and not self.has_gone():
+            command, lane = line[0]
+            if len(self._begun) >= limit or (lane is None and (self._begun or passed)):
                 break
+            line.popleft()
+            if not self._may_begin(lane) or any(lane and waiting == lane for _, waiting in passed):
+                passed.append((command, lane))
+                continue
             try:
-                rest = self._handle(self._line.popleft())
+                rest = self._handle(command)
             except Exception:  # noqa: BLE001 - as above
                 self._failed()
                 continue
             if rest is not None:
-                self._is_busy = True
-                return rest
-        self._line = None
-        self._waiting_bytes = 0
+                found.append((rest, lane))
+                self._begun.append(lane)
+        line.extendleft(reversed(passed))
+        self._line = line if line and not self.has_gone() else None
+        if self._line is None:
+            self._waiting_bytes = 0
         self._regulate()
-        return None
+        return found
 
     def _regulate(self) -> None:
         """Read on only while what waits is within bounds."""

@@ -18,7 +18,7 @@ from gateway.domain.recovery import Recovered, RecoveryMode, extend, recover, wa
 from gateway.domain.session import Features, Subscription, monotonic_expiry, ttl
 from gateway.domain.stream import HistoryRange, StreamPage
 from gateway.messaging.conversation import Conversation
-from gateway.messaging.terms import ORDINARY_TERMS, Terms, protocol_variant
+from gateway.messaging.wishes import NO_WISHES, Wishes, protocol_variant
 from gateway.protocol.messages import (
     NOTHING,
     ClientInfo,
@@ -51,7 +51,7 @@ class Joining:
         grant: Grant,
         *,
         is_server_side: bool,
-        terms: Terms = ORDINARY_TERMS,
+        wishes: Wishes = NO_WISHES,
     ) -> None:
         self.channel = channel
         self._client = client
@@ -62,8 +62,8 @@ class Joining:
         self._is_asking = is_asking
         self._is_recovering = is_asking and features.is_recoverable
         self.subscription = _subscription(client, channel, grant, features, is_server_side=is_server_side)
-        self.subscription.variant = terms.variant(client.variant)
-        self._terms = terms
+        self.subscription.variant = wishes.variant(client.variant)
+        self._wishes = wishes
         self._recovered: list[Publication] = []
         self._local: LocalChannel | None = None
         self._page: StreamPage | None = None
@@ -208,7 +208,7 @@ class Joining:
 
     def _recover(self, recovered: Recovered, result: SubscribeResult, room: "Room") -> bool:
         """Put into *result* what was recovered; false if nothing was and the client would rather have an error."""
-        publications = self._terms.select(recovered.publications)
+        publications = self._wishes.select(recovered.publications)
         is_recovered = recovered.is_recovered and room.takes(publications)
         counts, namespace = self._client.services.counts, self.channel.namespace
         missed = len(publications) if is_recovered else 0

@@ -7,7 +7,7 @@ from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import monotonic_expiry, ttl
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.joining import Joining, Room, join_all
-from gateway.messaging.terms import Terms, read_terms
+from gateway.messaging.wishes import Wishes, read_wishes
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
 from gateway.protocol.messages import (
@@ -42,16 +42,20 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
         return codes.NOT_AVAILABLE
     if client.has_gone():
         return None
-    terms = read_terms(channel, request, filter_limit=services.session.tags_filter_limit)
-    if not isinstance(terms, Terms):
-        return terms
-    joining = Joining(client, channel, request, grant, is_server_side=False, terms=terms)
+    wishes = read_wishes(channel, request, filter_limit=services.session.tags_filter_limit)
+    if not isinstance(wishes, Wishes):
+        return wishes
+    joining = Joining(client, channel, request, grant, is_server_side=False, wishes=wishes)
     return await _join(client, joining)
 
 
 async def _join(client: Conversation, joining: Joining) -> SubscribeResult | ErrorCode | Disconnect | None:
     if not await join_all(client, [joining]):
         return None
+    if client.session.is_full():  # others were joined meanwhile, which `client.concurrency` allows
+        joining.give_up()
+        client.services.counts.limit_hits["channel_limit"] += 1
+        return codes.LIMIT_EXCEEDED
     result = joining.result(Room(client.room()))
     if result is None:
         joining.give_up()

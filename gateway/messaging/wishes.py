@@ -15,8 +15,8 @@ OFFERS_COMPACTION: Final = 1
 """The bit of `SubscribeRequest.flag` that says that pushes may name the channel by a number (protocol.md 2.5)."""
 
 
-class Terms(msgspec.Struct, frozen=True):
-    """How a subscriber wants what it gets: as far as its channel allows that, and told by `read_terms`."""
+class Wishes(msgspec.Struct, frozen=True):
+    """How a subscriber wants what it gets: as far as its channel allows that, and told by `read_wishes`."""
 
     is_patched: bool = False
     is_numbered: bool = False
@@ -24,7 +24,7 @@ class Terms(msgspec.Struct, frozen=True):
 
     def variant(self, variant: Variant) -> Variant | None:
         """Return what its publications are encoded as, where that is not *variant* itself."""
-        if self == ORDINARY_TERMS:
+        if self == NO_WISHES:
             return None
         if isinstance(variant, ProtocolVariant):
             variant = variant.agreed(is_patched=self.is_patched, is_numbered=self.is_numbered)
@@ -37,10 +37,10 @@ class Terms(msgspec.Struct, frozen=True):
         return [each for each in publications if self.tags_filter.wants(each.tags)]
 
 
-ORDINARY_TERMS: Final = Terms()
+NO_WISHES: Final = Wishes()
 
 
-def read_terms(channel: Channel, request: SubscribeRequest, *, filter_limit: int) -> Terms | ErrorCode | Disconnect:
+def read_wishes(channel: Channel, request: SubscribeRequest, *, filter_limit: int) -> Wishes | ErrorCode | Disconnect:
     """Read what *request* asks for (protocol.md 2.8); to patches and numbers *channel* may say no in silence."""
     options = channel.options
     if request.delta and request.delta not in set(DeltaType):
@@ -56,8 +56,8 @@ def read_terms(channel: Channel, request: SubscribeRequest, *, filter_limit: int
     is_numbered = options.allow_channel_compaction and bool(request.flag & OFFERS_COMPACTION)
     is_patched = bool(request.delta) and DeltaType(request.delta) in options.allowed_delta_types
     if not (is_patched or is_numbered or tags_filter):
-        return ORDINARY_TERMS
-    return Terms(is_patched=is_patched, is_numbered=is_numbered, tags_filter=tags_filter)
+        return NO_WISHES
+    return Wishes(is_patched=is_patched, is_numbered=is_numbered, tags_filter=tags_filter)
 
 
 def protocol_variant(variant: Variant | None) -> ProtocolVariant | None:
