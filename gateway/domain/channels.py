@@ -84,8 +84,8 @@ class ChannelOptions(Settings):
     allow_tags_filter: bool = False
     """Let subscribers say by tags which publications they want."""
     allow_channel_compaction: bool = False
-    """Name the channel by a number in what is sent to subscribers who offer to understand that, as newer SDKs do: less
-    to send where names are long and payloads small."""
+    """Name the channel by a number in what is sent in JSON to subscribers who offer to understand that, as newer SDKs
+    do: less to send where names are long and payloads small."""
     allow_history_for_client: bool = False
     """Let clients read the history, subscribed or not."""
     allow_history_for_subscriber: bool = False

@@ -27,7 +27,10 @@ class Wishes(msgspec.Struct, frozen=True):
         if self == NO_WISHES:
             return None
         if isinstance(variant, ProtocolVariant):
-            variant = variant.agreed(is_patched=self.is_patched, is_numbered=self.is_numbered)
+            # centrifuge-js 5.8 offers numbers in Protobuf, too, but compares the objects that it reads them as and so
+            # takes no push for its own: nobody gets them there (tests/sdks).
+            is_numbered = self.is_numbered and variant.needs_json
+            variant = variant.agreed(is_patched=self.is_patched, is_numbered=is_numbered)
         return variant if self.tags_filter is None else FilteredVariant(variant, self.tags_filter)
 
     def select(self, publications: list[Publication]) -> list[Publication]:

@@ -1,12 +1,13 @@
 """Programs that come as Go modules, built once and kept in the user's cache folder."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -53,13 +54,37 @@ def built(program: GoProgram) -> Path:
         _replace_staged(program, folder)
         package = "/".join(part for part in (program.module, program.package) if part)
         _go(program, ["get", f"{package}@{program.version}"], folder)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        # In two steps, so that a run at the same time never finds a half of it.
-        unfinished = program.path.with_name(f"{program.path.name}.{os.getpid()}")
         flags = " ".join(["-s", "-w", *(f"-X {variable}" for variable in program.variables)])
-        _go(program, ["build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", str(unfinished), package], folder)
-        unfinished.replace(program.path)
+        _finish(program, ["build", "-p", "2", "-trimpath", "-ldflags", flags], package, folder)
     return program.path
+
+
+def own_program(name: str, source: Path, requires: Mapping[str, str]) -> Path:
+    """Return where the program of one file, *source*, is, after building it with the modules it *requires*.
+
+    Raises:
+        UnavailableError: if that fails, or if there is no Go.
+    """
+    text = source.read_text(encoding="utf-8")
+    version = hashlib.sha256(repr((text, sorted(requires.items()))).encode()).hexdigest()[:16]
+    program = GoProgram(name, "tests", version)
+    if program.path.exists():
+        return program.path
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "go.mod").write_text("module tests\n\ngo 1.24\n", encoding="utf-8")
+        (folder / "main.go").write_text(text, encoding="utf-8")
+        _go(program, ["get", *(f"{module}@{tag}" for module, tag in requires.items())], folder)
+        _finish(program, ["build", "-p", "2", "-trimpath"], ".", folder)
+    return program.path
+
+
+def _finish(program: GoProgram, build: Sequence[str], package: str, folder: Path) -> None:
+    """Build in two steps, so that a run at the same time never finds a half of it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unfinished = program.path.with_name(f"{program.path.name}.{os.getpid()}")
+    _go(program, [*build, "-o", str(unfinished), package], folder)
+    unfinished.replace(program.path)
 
 
 def files_of(module: str, version: str) -> Path:
