@@ -33,6 +33,7 @@ from gateway.protocol.client_codec import (
     ReceivedSubscribeResult,
     ServerMessage,
 )
+from gateway.protocol.fossil import PatchError
 from gateway.protocol.messages import Command, SubRefreshRequest, SubscribeRequest, UnsubscribeRequest
 
 REFRESH_AGAIN_S: Final = (5.0, 20.0)
@@ -176,7 +177,10 @@ class Channels:
             return  # without a reply the connection is lost, and the next one asks again
         error, agenda = outcome.error, self._agenda
         if outcome.subscribe is not None:
-            membership.accept(outcome.subscribe, now_s=agenda.now_s)
+            try:
+                membership.accept(outcome.subscribe, now_s=agenda.now_s)
+            except PatchError as misfitting:
+                agenda.ending = misfit(membership, misfitting)
             agenda.wake_by(membership.refresh_at_s)
         elif error is None:
             agenda.ending = Ending(Kind.NETWORK, "the server answered another question")
@@ -292,6 +296,11 @@ class ServerSideSink:
         """Pass on the last event."""
         del error  # nobody waits here
         self._notify(event)
+
+
+def misfit(membership: Membership, error: PatchError) -> Ending:
+    """Say that the connection has to be made anew, since a patch can't be applied."""
+    return Ending(Kind.NETWORK, f"the server sent a patch that does not fit in {membership.channel!r}: {error}")
 
 
 def _ignore(outcome: ServerMessage | ClientError) -> None:

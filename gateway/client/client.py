@@ -190,6 +190,7 @@ class Client:
             data=self._payload(settings.data, "subscribe", channel),
             token=token if isinstance(token, str) else "",
             source=None if isinstance(token, str) else partial(token, channel),
+            codec=self._settings.codec,
         )
         subscription.bind(membership)
         self._session.join(membership, now_s=self._driver.now_s)

@@ -20,8 +20,10 @@ from gateway.client.events import (
     SubscriptionState,
     Unsubscribed,
 )
+from gateway.client.patching import Patches
 from gateway.client.settings import SubscriptionSettings, TokenSource
-from gateway.protocol.client_codec import ReceivedPublication, ReceivedSubscribeResult
+from gateway.protocol.client_codec import ClientCodec, ReceivedPublication, ReceivedSubscribeResult
+from gateway.protocol.fossil import PatchError
 from gateway.protocol.messages import NOTHING, StreamPosition, SubscribePush, SubscribeRequest
 
 NO_EPOCH: Final = "_"
@@ -49,7 +51,9 @@ class Membership:
         "_data",
         "_delays",
         "_has_been_in",
+        "_is_patched",
         "_may_recover",
+        "_patches",
         "_wishes",
         "channel",
         "epoch",
@@ -74,6 +78,7 @@ class Membership:
         token: str = "",
         source: TokenSource | None = None,
         is_server_side: bool = False,
+        codec: ClientCodec | None = None,
     ) -> None:
         self.channel = channel
         self.sink = sink
@@ -89,6 +94,8 @@ class Membership:
         self.offset = since.offset if since is not None else 0
         self.epoch = since.epoch if since is not None else ""
         self._wishes = wishes or SubscriptionSettings()
+        self._patches = Patches(codec) if codec is not None and self._wishes.delta else None
+        self._is_patched = False
         self._data = data
         self._may_recover = self._has_been_in = since is not None
         self._delays: Iterator[float] | None = None
@@ -111,13 +118,21 @@ class Membership:
             data=self._data,
             recoverable=self._wishes.recoverable,
             join_leave=self._wishes.join_leave,
+            delta=self._wishes.delta if self._patches is not None else "",
         )
         if self._may_recover:
             request.recover, request.epoch, request.offset = True, self.epoch, self.offset
         return request
 
     def accept(self, result: ReceivedSubscribeResult, *, now_s: float) -> None:
-        """Take the server's confirmation, and the publications that came with it."""
+        """Take the server's confirmation, and the publications that came with it.
+
+        Raises:
+            PatchError: as `published` does.
+        """
+        self._is_patched = result.delta and self._patches is not None
+        if self._patches is not None and not result.recovered:
+            self._patches.forget()
         self.state = SubscriptionState.SUBSCRIBED
         self.retry_at_s = NEVER
         self.refresh_at_s = now_s + result.ttl if result.expires and self.source is not None else NEVER
@@ -147,7 +162,17 @@ class Membership:
         self.accept(result, now_s=0.0)
 
     def published(self, publication: ReceivedPublication) -> None:
-        """Take one publication."""
+        """Take one publication.
+
+        Raises:
+            PatchError: if it can't be made whole. Interrupt it then; it goes on from where it was, and without patches.
+        """
+        if self._is_patched and self._patches is not None:
+            try:
+                publication = self._patches.whole(publication)
+            except PatchError:
+                self._patches = None
+                raise
         if publication.offset:
             self.offset = publication.offset
         if publication.epoch:

@@ -13,7 +13,7 @@ from functools import partial
 from msgspec import Raw
 
 from gateway.client.agenda import NEVER, Agenda
-from gateway.client.channels import REFRESH_AGAIN_S, Channels
+from gateway.client.channels import REFRESH_AGAIN_S, Channels, misfit
 from gateway.client.endings import Ending, Fate, Kind, error_of, fate, is_retriable
 from gateway.client.errors import ClientError, DisconnectedError, UnauthorizedError
 from gateway.client.events import ClientEvent, Connected, MessageReceived, State
@@ -23,6 +23,7 @@ from gateway.client.settings import ClientSettings, TokenSource
 from gateway.protocol import codes
 from gateway.protocol.client_codec import ReceivedConnectResult, ReceivedPush, ServerMessage
 from gateway.protocol.codec import MalformedFrameError
+from gateway.protocol.fossil import PatchError
 from gateway.protocol.messages import NOTHING, Command, ConnectRequest, RefreshRequest, RefreshResult
 
 
@@ -156,7 +157,11 @@ class ClientSession:
             if push is not None and push.pub is not None:
                 membership = self._get_membership(push.channel)
                 if membership is not None:  # else it was on its way while this side left
-                    membership.published(push.pub)
+                    try:
+                        membership.published(push.pub)
+                    except PatchError as error:
+                        agenda.ending = misfit(membership, error)
+                        return True
                 continue
             has_consequences = True
             if push is not None:

@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -104,6 +104,8 @@ class SubscriptionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for recovery where the channel offers it; wishes that a server does not grant are ignored, not refused."""
     join_leave: bool = False
     """Ask for `Joined` and `Left`."""
+    delta: Literal["", "fossil"] = ""
+    """`fossil`: ask for patches where the channel offers them; publications are whole again when you get them."""
     data: Any = NOTHING
     """Sent with subscribe: any value that JSON can hold, or `msgspec.Raw`."""
     since: StreamPosition | None = None

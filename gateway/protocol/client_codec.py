@@ -129,6 +129,13 @@ class ClientCodec(Protocol):
             ValueError: for what the encoding can't carry; also `TypeError`.
         """
 
+    def read_patched(self, data: Raw) -> bytes:
+        """Read the payload, or the patch, of a publication in a subscription that was granted patches.
+
+        Raises:
+            ValueError: if it is none.
+        """
+
     def encode(self, command: Command) -> bytes:
         """Encode one command, whose payloads `payload` has made."""
 
@@ -144,6 +151,7 @@ class ClientCodec(Protocol):
 
 
 _DECODER: Final = msgspec.json.Decoder(ServerMessage)
+_STRING: Final = msgspec.json.Decoder(str)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -165,6 +173,10 @@ class ClientJSONCodec:
         if not is_json(bytes(value)):
             raise ValueError("bytes that are no JSON text")
         return Raw(value)
+
+    def read_patched(self, data: Raw) -> bytes:
+        """Read a payload or a patch, which is a JSON string in any case."""
+        return _STRING.decode(data).encode()
 
     def encode(self, command: Command) -> bytes:
         """Encode one command; raw line ends in its payload go, since a command is one line."""

@@ -109,6 +109,10 @@ class ClientProtobufCodec:
             return Raw(_ENCODER.encode(value))
         return Raw(value) if value else NOTHING
 
+    def read_patched(self, data: Raw) -> bytes:
+        """Return the bytes as they are."""
+        return bytes(data)
+
     def encode(self, command: Command) -> bytes:
         """Encode one command."""
         return delimited(written(command, _COMMAND))

@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from gateway.client import Client as OwnClient
-from gateway.client import ClientSettings, ProtobufCodec
+from gateway.client import ClientSettings, ProtobufCodec, SubscriptionSettings
+from gateway.protocol.client_codec import ClientJSONCodec
 from tests.support.nodes import RunningNode, running_node
 from tests.support.waiting import until
 
@@ -35,6 +36,15 @@ TABLES: dict[str, Any] = {
                 "history_size": 10,
                 "history_ttl": "300s",
                 "force_recovery": True,
+            },
+            {
+                "name": "patched",
+                **OPEN,
+                "history_size": 10,
+                "history_ttl": "300s",
+                "force_recovery": True,
+                "allowed_delta_types": ["fossil"],
+                "delta_publish": True,
             },
             {"name": "any", **OPEN, "publication_data_format": "any"},
             {"name": "binary", **OPEN, "publication_data_format": "binary"},
@@ -227,3 +237,29 @@ async def test_who_speaks_json_and_asks_for_what_is_none_is_told_so(node: Runnin
         answers = [json.loads(frame) async for frame in closing(socket)]
         assert all(answer["id"] == 1 for answer in answers)
         assert (socket.close_code, socket.close_reason) == (3506, "inappropriate protocol")
+
+
+@pytest.mark.parametrize("codec", [ClientJSONCodec(), ProtobufCodec()], ids=["json", "protobuf"])
+async def test_our_own_client_gets_patches_and_recovers_them(
+    node: RunningNode, codec: ClientJSONCodec | ProtobufCodec
+) -> None:
+    channel = f"patched:{codec.name}"
+    values = [{"text": "é漢😀 long enough to be worth a patch " * 3, "n": number} for number in range(8)]
+    wishes = SubscriptionSettings(delta="fossil")
+    got = []
+    async with OwnClient(node.client_url, settings=ClientSettings(codec=codec)) as client:
+        async with client.subscribe(channel, settings=wishes) as subscription:
+            for value in values[:4]:
+                await client.publish(channel, json.dumps(value).encode())
+            got += [(await anext(subscription)).json() for _ in range(4)]
+            position = subscription.position
+        for value in values[4:6]:
+            await client.publish(channel, json.dumps(value).encode())
+        again = SubscriptionSettings(delta="fossil", since=position)
+        async with client.subscribe(channel, settings=again) as subscription:
+            for value in values[6:]:
+                await client.publish(channel, json.dumps(value).encode())
+            got += [(await anext(subscription)).json() for _ in range(4)]
+    assert got == values
+    # Three live ones, one of the two that were recovered, and the two behind those.
+    assert node.node.counts.ledger("patched").patched >= 5

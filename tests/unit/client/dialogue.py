@@ -11,7 +11,7 @@ from gateway.client.membership import Membership
 from gateway.client.requests import Request
 from gateway.client.session import ClientSession
 from gateway.client.settings import ClientSettings, SubscriptionSettings, TokenSource
-from gateway.protocol.client_codec import ReceivedPublication, ServerMessage
+from gateway.protocol.client_codec import ClientJSONCodec, ReceivedPublication, ServerMessage
 from gateway.protocol.messages import Command
 
 PING_S = 25
@@ -99,7 +99,7 @@ class Dialogue:
         wishes: SubscriptionSettings | None = None,
     ) -> tuple[Membership, Notes]:
         notes = Notes()
-        membership = Membership(channel, notes, wishes=wishes, token=token, source=source)
+        membership = Membership(channel, notes, wishes=wishes, token=token, source=source, codec=ClientJSONCodec())
         self.session.join(membership, now_s=self.now_s)
         return membership, notes
 
