@@ -19,7 +19,7 @@ class Counted:
         self.transport = transport
         self.variant = variant
         self.services = services
-        self._flow = services.counts.flow(transport.name)
+        self._flow = services.counts.flow(variant.transport)
         now_s = services.monotonic()
         self.session = Session(services.new_id(), services.session, now_s=now_s)
         self.traffic = ConnectionTraffic(now_s, opened_at_unix_s=services.unix())
@@ -53,7 +53,7 @@ class Counted:
         violation = session.pong()
         if violation is None:
             taken_s = self.services.monotonic() - pinged_at_s
-            self.services.counts.ping_pongs[self.transport.name].observe(taken_s)
+            self.services.counts.ping_pongs[self.variant.transport].observe(taken_s)
         return violation
 
     def note_rate_exceeded(self) -> None:
@@ -73,7 +73,7 @@ class Counted:
             client=session.client_id,
             user=session.user,
             name=name,
-            transport=self.transport.name,
+            transport=self.variant.transport,
             protocol=self.variant.name,
             address=self.transport.peer_address,
         )

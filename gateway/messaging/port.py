@@ -13,8 +13,6 @@ class Transport(Subscriber, Protocol):
     `disconnect` and `tell_gap`.
     """
 
-    name: str
-
     @property
     def is_congested(self) -> bool:
         """Whether bytes wait for the client to read them."""

@@ -225,7 +225,6 @@ class Gate:
         path, _, query_string = request.path.partition("?")
         query = parse_qs(query_string) if query_string else {}
         services = self._services
-        services.counts.connections_accepted[connection.name] += 1
         window_bits = connection.compression_window_bits
         if path == CLIENT_PATH:
             variants = self._variants
@@ -256,11 +255,12 @@ class Gate:
 
     def _accepted(self, connection: Upgraded, conversation: Conversation) -> Conversation:
         address = connection.peer_address
+        self._services.counts.connections_accepted[conversation.variant.transport] += 1
         self._addresses.enter(connection, address)
         self._services.log.info(
             "accepted",
             client=conversation.session.client_id,
-            transport=connection.name,
+            transport=conversation.variant.transport,
             protocol=conversation.variant.name,
             address=address,
         )

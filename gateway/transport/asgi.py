@@ -78,7 +78,6 @@ class ASGIWebSocket:
     `queue_max_bytes`; what the server buffers on top (uvicorn: 64 KiB) is the server's to bound.
     """
 
-    name = "websocket"
     compression_window_bits: int | None = None
 
     def __init__(self, gate: Gate | AdminGate, scope: Scope, receive: Receive, send: Send) -> None:

@@ -80,8 +80,6 @@ class WebSocketConnection(asyncio.Protocol):
         "is_congested",
     )
 
-    name = "websocket"
-
     def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop, *, address: str = "") -> None:
         """*address* is where the client comes from, if that is not what the socket says."""
         self._acceptor = acceptor

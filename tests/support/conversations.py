@@ -153,7 +153,6 @@ class SlowVerifier(TokenVerifier):
 class FakeTransport:
     """Records what is written to it; a *full* one takes nothing. Writing after the close fails the test."""
 
-    name = "fake"
     peer_address = "192.0.2.1"
     waiting = 0
     is_congested = False
