@@ -34,7 +34,8 @@ from gateway.messaging.processors import ProcessorFactory, installed_processors,
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
 from gateway.settings import Settings, field_of, one_of
-from gateway.transport.acceptor import AdmissionSettings, PlainSettings
+from gateway.transport.acceptor import PlainSettings
+from gateway.transport.admission import AdmissionSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.ports import WebSocketSettings
 

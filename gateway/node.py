@@ -27,6 +27,7 @@ from gateway.protocol.json_codec import JSONCodec
 from gateway.reload import Commit, LivePart, Plan
 from gateway.runtime import Runtime
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketVariants
+from gateway.transport.admission import Admission
 from gateway.transport.certificate import Certificate, ListenError
 from gateway.transport.forwarded import Proxies
 from gateway.transport.listener import Listener, bind
@@ -34,12 +35,11 @@ from gateway.transport.websocket import WebSocketConnection
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _GATE: Final = (
-    "client",
     "plain.default_channel",
     "websocket.message_size_limit",
     "websocket.close_timeout",
 )
-"""What is decided about a connection that comes, or stays with it."""
+"""What is decided about a WebSocket that comes, or stays with it."""
 _PROXIES: Final = ("http_server.trusted_proxies", "http_server.forwarded_header")
 
 
@@ -100,7 +100,8 @@ class Node(Runtime):
             EngineError: if what it should run on is none that it can work with; the node has stopped then.
         """
         async with self.running() as services, asyncio.TaskGroup() as tasks:
-            gate = self._make_gate(services)
+            admission = Admission(self.config.client, services)
+            gate = self._make_gate(services, admission)
             admin = self._make_admin() if self.config.admin.enabled else None
             public, internal = self._make_listeners(gate, admin, asyncio.get_running_loop())
             serving = tasks.create_task(public.serve(), name="public port")
@@ -116,8 +117,8 @@ class Node(Runtime):
             await self.stopping.wait()
             for task in background:
                 task.cancel()
-            gate.on_shut = public.stop_accepting
-            await self.part_with_clients(gate, has_grace=True)
+            admission.on_shut = public.stop_accepting
+            await self.part_with_clients(admission, has_grace=True)
             public.stop()
             await serving
             if admin is not None:
@@ -162,16 +163,17 @@ class Node(Runtime):
 
     # Parts.
 
-    def _make_gate(self, services: Services) -> Gate:
+    def _make_gate(self, services: Services, admission: Admission) -> Gate:
         config = self.config
         variants = WebSocketVariants(
             JSONCodec(max_depth=config.json_.max_depth),
             compression_min_bytes=config.websocket.compression_min_size,
         )
-        gate = Gate(config.websocket, config.client, config.plain, services, variants)
-        self.live_parts.append(
-            LivePart(_GATE, lambda now: partial(gate.reconfigure, now.websocket, now.client, now.plain))
-        )
+        gate = Gate(config.websocket, config.plain, admission, services, variants)
+        self.live_parts += [
+            LivePart(("client",), lambda now: partial(admission.reconfigure, now.client)),
+            LivePart(_GATE, lambda now: partial(gate.reconfigure, now.websocket, now.plain)),
+        ]
         return gate
 
     def _make_admin(self) -> Admin:

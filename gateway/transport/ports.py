@@ -52,9 +52,12 @@ class Acceptor(Protocol):
     """Decides about upgrade requests."""
 
     settings: WebSocketSettings
-    queue_max_bytes: int
     negotiator: ServerProtocol
     """Made by `make_negotiator`, once for all connections."""
+
+    @property
+    def queue_max_bytes(self) -> int:
+        """How many bytes may wait for a client that reads too slowly."""
 
     def opened(self) -> None:
         """Take note of a socket that wants to be a WebSocket."""
