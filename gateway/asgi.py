@@ -36,6 +36,7 @@ from gateway.runtime import Runtime, default_name
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate
 from gateway.transport.admission import Admission
 from gateway.transport.asgi import ASGIWebSocket, PayloadFraming, PayloadVariants, Receive, Scope, Send
+from gateway.transport.http_clients import HTTPClients
 
 _NOT_RUNNING: Final = (
     "the gateway does not run: give its lifespan to the application that it is mounted in, as in "
@@ -184,7 +185,15 @@ class _Life:
             admin=admin.routes() if admin is not None else (),
         )
         self.internal = runtime.with_api(internal, is_public=False)
-        self.public = runtime.with_api(pages, is_public=True)
+        self.public = HTTPClients(
+            runtime.config.http_clients,
+            runtime.with_api(pages, is_public=True),
+            admission,
+            runtime.services,
+            runtime.emulation,
+            max_depth=runtime.config.json_.max_depth,
+            is_own_server=False,
+        )
 
 
 class _OwnNode:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
+from starlette.types import ASGIApp
 
 from gateway.admin import Admin
 from gateway.api.counting import CountedApp
@@ -30,6 +31,7 @@ from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketV
 from gateway.transport.admission import Admission
 from gateway.transport.certificate import Certificate, ListenError
 from gateway.transport.forwarded import Proxies
+from gateway.transport.http_clients import HTTPClients
 from gateway.transport.listener import Listener, bind
 from gateway.transport.websocket import WebSocketConnection
 
@@ -103,7 +105,7 @@ class Node(Runtime):
             admission = Admission(self.config.client, services)
             gate = self._make_gate(services, admission)
             admin = self._make_admin() if self.config.admin.enabled else None
-            public, internal = self._make_listeners(gate, admin, asyncio.get_running_loop())
+            public, internal = self._make_listeners(gate, admission, admin, asyncio.get_running_loop())
             serving = tasks.create_task(public.serve(), name="public port")
             tasks.create_task(internal.serve(), name="internal port")
             background = [tasks.create_task(self._reload_when_asked(), name="reload")]
@@ -176,11 +178,27 @@ class Node(Runtime):
         ]
         return gate
 
+    def _with_http_clients(self, pages: ASGIApp, admission: Admission) -> HTTPClients:
+        """Return all that is served over HTTP on the public port."""
+        clients = HTTPClients(
+            self.config.http_clients,
+            self.with_api(pages, is_public=True),
+            admission,
+            self.services,
+            self.emulation,
+            max_depth=self.config.json_.max_depth,
+            is_own_server=True,
+        )
+        self.live_parts.append(
+            LivePart(("websocket.close_timeout",), lambda now: partial(clients.reconfigure, now.http_clients))
+        )
+        return clients
+
     def _make_admin(self) -> Admin:
         return Admin(self, framing=WebSocketFraming(TEXT), clock=self._clock, log=self._log)
 
     def _make_listeners(
-        self, gate: Gate, admin: Admin | None, loop: asyncio.AbstractEventLoop
+        self, gate: Gate, admission: Admission, admin: Admin | None, loop: asyncio.AbstractEventLoop
     ) -> tuple[Listener, Listener]:
         config = self.config
         paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
@@ -201,7 +219,7 @@ class Node(Runtime):
         )
         public = Listener(
             self._public_socket,
-            CountedApp(self.with_api(pages, is_public=True), self.counts.requests, port="public"),
+            CountedApp(self._with_http_clients(pages, admission), self.counts.requests, port="public"),
             head=config.http_server,
             refused=refused,
             context=self._certificate.context if self._certificate is not None else None,

@@ -17,7 +17,7 @@ from gateway.domain.counts import Lost
 from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.plain import PlainConversation
-from gateway.messaging.port import Transport
+from gateway.messaging.port import DUPLEX, DUPLEX_WITH_OWN_PINGS, Transport
 from gateway.messaging.services import Services
 from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
@@ -153,11 +153,11 @@ class Gate:
         except MultipleValuesError:
             return self._refusal(400, "origin", address, "A request has one Origin header, not several.\n")
         if not self._admission.allows(origin):
-            return self._refusal(403, "origin", address, FOREIGN_ORIGIN_TEXT)
+            return self._refusal(403, "origin", address, f"{FOREIGN_ORIGIN_TEXT}\n")
         reason = self._admission.overload(address)
         if reason is None:
             return None
-        response = self._refusal(503, reason, address, overload_text(reason))
+        response = self._refusal(503, reason, address, f"{overload_text(reason)}\n")
         response.headers["Retry-After"] = "1"
         return response
 
@@ -180,7 +180,7 @@ class Gate:
                     connection,
                     variants.protobuf(window_bits) if is_protobuf else variants.json(window_bits),
                     services,
-                    uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
+                    terms=DUPLEX_WITH_OWN_PINGS if query.get("cf_ws_frame_ping_pong") == ["true"] else DUPLEX,
                 ),
             )
         named = unquote(path.removeprefix(PLAIN_PATH).removeprefix("/"))

@@ -18,7 +18,7 @@ from gateway.messaging.conversation import Conversation
 from gateway.messaging.services import Services
 from gateway.settings import Limit, Settings, Size
 
-FOREIGN_ORIGIN_TEXT: Final = "This origin is not allowed here (setting client.allowed_origins).\n"
+FOREIGN_ORIGIN_TEXT: Final = "This origin is not allowed here (setting client.allowed_origins)."
 """What a page of an origin that is not allowed is told."""
 
 
@@ -137,4 +137,4 @@ class Admission:
 
 def overload_text(reason: str) -> str:
     """Say to one who can't be let in why that is."""
-    return f"No new connections at the moment: {reason}.\n"
+    return f"No new connections at the moment: {reason}."

@@ -18,6 +18,7 @@ import gateway.protocol
 from gateway.protocol.client_codec import ClientJSONCodec, ServerMessage
 from gateway.protocol.client_protobuf_codec import ClientProtobufCodec
 from gateway.protocol.codec import MalformedFrameError
+from gateway.protocol.emulation import EMULATION_REQUEST
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.messages import NOTHING, Command, Publication, Push, Reply
 from gateway.protocol.protobuf_codec import ProtobufCodec
@@ -301,4 +302,5 @@ def test_the_tables_are_in_step_with_client_proto() -> None:
     check("Reply", SHAPES[Reply])
     check("Push", SHAPES[Push])
     check("Publication", SHAPES[Publication])
-    assert len(checked) == 33
+    check("EmulationRequest", EMULATION_REQUEST)
+    assert len(checked) == 35

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.broker.contract import BrokerError
 from gateway.domain.counts import Flow, Histogram
+from gateway.messaging.port import DUPLEX, DUPLEX_WITH_OWN_PINGS, Terms
 from gateway.messaging.publishing import Extras
 from tests.support.conversations import ALLOW_ALL, House, ManualBroker, house, token
 
@@ -53,15 +54,15 @@ async def test_a_question_to_a_handler_of_the_plain_protocol_is_timed() -> None:
         assert counted(node.counts.command_durations) == {"handler": 1}
 
 
-@pytest.mark.parametrize("uses_transport_pings", [False, True])
-async def test_a_pong_is_timed_from_its_ping(*, uses_transport_pings: bool) -> None:
+@pytest.mark.parametrize("terms", [DUPLEX, DUPLEX_WITH_OWN_PINGS], ids=["protocol", "transport"])
+async def test_a_pong_is_timed_from_its_ping(terms: Terms) -> None:
     async with house() as node:
-        client = node.open(uses_transport_pings=uses_transport_pings)
+        client = node.open(terms)
         await client.ask({"id": 1, "connect": {"token": token("42")}})
         await node.advance(13)
         pinged_at_s = client.conversation.session.pinged_at_s
         node.now_s = pinged_at_s + 2.0
-        if uses_transport_pings:
+        if terms.uses_transport_pings:
             client.conversation.frame_pong()
             client.conversation.frame_pong()  # one that nobody asked for is legal, and no answer
         else:
