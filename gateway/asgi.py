@@ -34,7 +34,9 @@ from gateway.publisher.desk import Desk, Receipt, receipt_of
 from gateway.publisher.errors import UnavailableError
 from gateway.runtime import Runtime, default_name
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate
+from gateway.transport.admission import Admission
 from gateway.transport.asgi import ASGIWebSocket, PayloadFraming, PayloadVariants, Receive, Scope, Send
+from gateway.transport.http_clients import HTTPClients
 
 _NOT_RUNNING: Final = (
     "the gateway does not run: give its lifespan to the application that it is mounted in, as in "
@@ -121,11 +123,12 @@ class GatewayApp:
         async with runtime.running() as services, asyncio.TaskGroup() as tasks:
             config = self._config
             variants = PayloadVariants(JSONCodec(max_depth=config.json_.max_depth))
-            gate = Gate(config.websocket, config.client, config.plain, services, variants)
+            admission = Admission(config.client, services)
+            gate = Gate(config.websocket, config.plain, admission, services, variants)
             admin = None
             if config.admin.enabled:
                 admin = Admin(runtime, framing=PayloadFraming(), clock=Clock(), log=self._log)
-            life = self._life = _Life(runtime, gate, self._pages, admin)
+            life = self._life = _Life(runtime, admission, gate, self._pages, admin)
             background = [tasks.create_task(self._watch(life), name="engine fault")]
             if admin is not None:
                 background.append(tasks.create_task(admin.check(), name="admin sessions"))
@@ -137,7 +140,9 @@ class GatewayApp:
                 for task in background:
                     task.cancel()
                 try:
-                    await runtime.part_with_clients(life.gate, has_grace=False)  # the server takes nobody in any more
+                    await runtime.part_with_clients(
+                        life.admission, has_grace=False
+                    )  # the server takes nobody in any more
                     if admin is not None:
                         await admin.close()
                 finally:  # a server that has lost its patience cancels that
@@ -158,9 +163,9 @@ class GatewayApp:
         runtime = life.runtime
         await runtime.stopping.wait()
         if runtime.fault is None:
-            await runtime.part_with_clients(life.gate, has_grace=True)
+            await runtime.part_with_clients(life.admission, has_grace=True)
             return
-        life.gate.shut()
+        life.admission.shut()
         runtime.readiness.own_reason = str(runtime.fault)
         self._log.error("no engine to run on", reason=str(runtime.fault))
 
@@ -168,8 +173,9 @@ class GatewayApp:
 class _Life:
     """What there is between the beginning and the end of one lifespan."""
 
-    def __init__(self, runtime: Runtime, gate: Gate, pages: ASGIApp, admin: Admin | None) -> None:
+    def __init__(self, runtime: Runtime, admission: Admission, gate: Gate, pages: ASGIApp, admin: Admin | None) -> None:
         self.runtime = runtime
+        self.admission = admission
         self.gate = gate
         self.admin = admin
         metrics = NodeMetrics(runtime.counts, runtime)
@@ -179,7 +185,15 @@ class _Life:
             admin=admin.routes() if admin is not None else (),
         )
         self.internal = runtime.with_api(internal, is_public=False)
-        self.public = runtime.with_api(pages, is_public=True)
+        self.public = HTTPClients(
+            runtime.config.http_clients,
+            runtime.with_api(pages, is_public=True),
+            admission,
+            runtime.services,
+            runtime.emulation,
+            max_depth=runtime.config.json_.max_depth,
+            is_own_server=False,
+        )
 
 
 class _OwnNode:

@@ -34,9 +34,11 @@ from gateway.messaging.processors import ProcessorFactory, installed_processors,
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
 from gateway.settings import Settings, field_of, one_of
-from gateway.transport.acceptor import AdmissionSettings, PlainSettings
+from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, PlainSettings
+from gateway.transport.admission import AdmissionSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.ports import WebSocketSettings
+from gateway.transport.stream_kinds import EmulationSettings, HTTPClientSettings, HTTPStreamSettings, SSESettings
 
 
 class ConfigError(Exception):
@@ -131,6 +133,9 @@ class Config(Settings):
     client: ClientSettings = ClientSettings()
     channel: ChannelSettings = ChannelSettings()
     websocket: WebSocketSettings = WebSocketSettings()
+    http_stream: HTTPStreamSettings = HTTPStreamSettings()
+    sse: SSESettings = SSESettings()
+    emulation: EmulationSettings = EmulationSettings()
     plain: PlainSettings = PlainSettings()
     json_: JSONSettings = Field(default=JSONSettings(), alias="json")
     handlers: HandlerSettings = HandlerSettings()
@@ -148,7 +153,11 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_across_tables(self) -> Self:
-        faults = [*faulty_extensions(self, installed_handlers(), installed_processors()), *_faulty_shutdown(self)]
+        faults = [
+            *faulty_extensions(self, installed_handlers(), installed_processors()),
+            *_faulty_shutdown(self),
+            *_faulty_paths(self),
+        ]
         personal = self.client.subscribe_to_user_personal_channel
         names = {namespace.name for namespace in self.channel.namespaces}
         if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
@@ -159,6 +168,16 @@ class Config(Settings):
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def http_clients(self) -> HTTPClientSettings:
+        """The tables that clients without a WebSocket are served by."""
+        return HTTPClientSettings(
+            http_stream=self.http_stream,
+            sse=self.sse,
+            emulation=self.emulation,
+            close_timeout_s=self.websocket.close_timeout_s,
+        )
 
     @property
     def handler_names(self) -> set[str]:
@@ -217,6 +236,25 @@ def _faulty_shutdown(config: Config) -> Iterator[str]:
         )
 
 
+def _faulty_paths(config: Config) -> Iterator[str]:
+    """Say which endpoints would be where others are already."""
+    taken = {CLIENT_PATH: "WebSocket clients"}
+    has_streams = config.http_stream.enabled or config.sse.enabled
+    tables = (
+        ("http_stream", config.http_stream.enabled, config.http_stream.handler_prefix),
+        ("sse", config.sse.enabled, config.sse.handler_prefix),
+        ("emulation", has_streams, config.emulation.handler_prefix),
+    )
+    for name, is_served, path in tables:
+        if not is_served:
+            continue
+        owner = taken.setdefault(path, name)
+        if config.plain.enabled and f"{path}/".startswith(f"{PLAIN_PATH}/"):
+            owner = "plain"
+        if owner != name:
+            yield f"{name}.handler_prefix = {path!r}: is taken by {owner}"
+
+
 def load(
     path: Path | None = None,
     *,
@@ -265,6 +303,8 @@ def development() -> dict[str, Any]:
                 {"name": "binary", **open_to_all, "publication_data_format": "binary"},
             ],
         },
+        "http_stream": {"enabled": True},
+        "sse": {"enabled": True},
         "connection_init": {"enabled": True},
         "playground": {"enabled": True},
         "shutdown": {"grace": 0},

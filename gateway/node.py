@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
+from starlette.types import ASGIApp
 
 from gateway.admin import Admin
 from gateway.api.counting import CountedApp
@@ -27,19 +28,20 @@ from gateway.protocol.json_codec import JSONCodec
 from gateway.reload import Commit, LivePart, Plan
 from gateway.runtime import Runtime
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketVariants
+from gateway.transport.admission import Admission
 from gateway.transport.certificate import Certificate, ListenError
 from gateway.transport.forwarded import Proxies
+from gateway.transport.http_clients import HTTPClients
 from gateway.transport.listener import Listener, bind
 from gateway.transport.websocket import WebSocketConnection
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _GATE: Final = (
-    "client",
     "plain.default_channel",
     "websocket.message_size_limit",
     "websocket.close_timeout",
 )
-"""What is decided about a connection that comes, or stays with it."""
+"""What is decided about a WebSocket that comes, or stays with it."""
 _PROXIES: Final = ("http_server.trusted_proxies", "http_server.forwarded_header")
 
 
@@ -100,9 +102,10 @@ class Node(Runtime):
             EngineError: if what it should run on is none that it can work with; the node has stopped then.
         """
         async with self.running() as services, asyncio.TaskGroup() as tasks:
-            gate = self._make_gate(services)
+            admission = Admission(self.config.client, services)
+            gate = self._make_gate(services, admission)
             admin = self._make_admin() if self.config.admin.enabled else None
-            public, internal = self._make_listeners(gate, admin, asyncio.get_running_loop())
+            public, internal = self._make_listeners(gate, admission, admin, asyncio.get_running_loop())
             serving = tasks.create_task(public.serve(), name="public port")
             tasks.create_task(internal.serve(), name="internal port")
             background = [tasks.create_task(self._reload_when_asked(), name="reload")]
@@ -116,8 +119,8 @@ class Node(Runtime):
             await self.stopping.wait()
             for task in background:
                 task.cancel()
-            gate.on_shut = public.stop_accepting
-            await self.part_with_clients(gate, has_grace=True)
+            admission.on_shut = public.stop_accepting
+            await self.part_with_clients(admission, has_grace=True)
             public.stop()
             await serving
             if admin is not None:
@@ -162,23 +165,40 @@ class Node(Runtime):
 
     # Parts.
 
-    def _make_gate(self, services: Services) -> Gate:
+    def _make_gate(self, services: Services, admission: Admission) -> Gate:
         config = self.config
         variants = WebSocketVariants(
             JSONCodec(max_depth=config.json_.max_depth),
             compression_min_bytes=config.websocket.compression_min_size,
         )
-        gate = Gate(config.websocket, config.client, config.plain, services, variants)
-        self.live_parts.append(
-            LivePart(_GATE, lambda now: partial(gate.reconfigure, now.websocket, now.client, now.plain))
-        )
+        gate = Gate(config.websocket, config.plain, admission, services, variants)
+        self.live_parts += [
+            LivePart(("client",), lambda now: partial(admission.reconfigure, now.client)),
+            LivePart(_GATE, lambda now: partial(gate.reconfigure, now.websocket, now.plain)),
+        ]
         return gate
+
+    def _with_http_clients(self, pages: ASGIApp, admission: Admission) -> HTTPClients:
+        """Return all that is served over HTTP on the public port."""
+        clients = HTTPClients(
+            self.config.http_clients,
+            self.with_api(pages, is_public=True),
+            admission,
+            self.services,
+            self.emulation,
+            max_depth=self.config.json_.max_depth,
+            is_own_server=True,
+        )
+        self.live_parts.append(
+            LivePart(("websocket.close_timeout",), lambda now: partial(clients.reconfigure, now.http_clients))
+        )
+        return clients
 
     def _make_admin(self) -> Admin:
         return Admin(self, framing=WebSocketFraming(TEXT), clock=self._clock, log=self._log)
 
     def _make_listeners(
-        self, gate: Gate, admin: Admin | None, loop: asyncio.AbstractEventLoop
+        self, gate: Gate, admission: Admission, admin: Admin | None, loop: asyncio.AbstractEventLoop
     ) -> tuple[Listener, Listener]:
         config = self.config
         paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
@@ -199,7 +219,7 @@ class Node(Runtime):
         )
         public = Listener(
             self._public_socket,
-            CountedApp(self.with_api(pages, is_public=True), self.counts.requests, port="public"),
+            CountedApp(self._with_http_clients(pages, admission), self.counts.requests, port="public"),
             head=config.http_server,
             refused=refused,
             context=self._certificate.context if self._certificate is not None else None,

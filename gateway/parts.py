@@ -165,6 +165,7 @@ def make_services(config: Config, engine: Engine, around: Surroundings) -> Servi
     return Services(
         **{each.name: getattr(rules, each.name) for each in fields(Rules)},
         version=f"gateway {__version__}",
+        node_id=engine.control.node_id,
         hub=around.hub,
         interest=Interest(broker),
         intake=intake,

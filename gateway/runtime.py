@@ -30,6 +30,7 @@ from gateway.messaging.cluster import Cluster
 from gateway.messaging.control import DisconnectUser
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.drain import Door
+from gateway.messaging.emulation import Emulation
 from gateway.messaging.intake import Intake
 from gateway.messaging.orders import LocalOrders
 from gateway.messaging.reconfiguring import put_in_force
@@ -84,6 +85,7 @@ class Runtime(Figured):
         self._position_nap_s = 0.0
         self._surroundings: Surroundings | None = None
         self._administration: Administration | None = None
+        self._emulation: Emulation | None = None
 
     # The server API.
 
@@ -91,6 +93,11 @@ class Runtime(Figured):
     def administration(self) -> Administration:
         """The operations of the server API."""
         return there(self._administration)
+
+    @property
+    def emulation(self) -> Emulation:
+        """The way of commands to clients' sessions on any node."""
+        return there(self._emulation)
 
     def with_api(self, pages: ASGIApp, *, is_public: bool) -> ASGIApp:
         """Return *pages* with the server API before them, if the configuration wants it on that port."""
@@ -178,6 +185,7 @@ class Runtime(Figured):
             )
             cluster.counts, cluster.unix = self.counts, self._clock.unix
             cluster.announced = lambda node: self.trends.note(node, now_s=self._clock.monotonic())
+            self._emulation = Emulation(services, cluster)
             self._administration = Administration(services, cluster, engine.broker, self.trends, drain=self.drain)
             engine.broker.start(services.intake)
             cluster.start()

@@ -40,6 +40,7 @@ class Connections(Generic[ConnectionT]):
     def __init__(self) -> None:
         self._by_client: dict[str, ConnectionT] = {}
         self._by_user: dict[str, set[ConnectionT]] = {}
+        self._by_session: dict[str, ConnectionT] = {}
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -56,6 +57,8 @@ class Connections(Generic[ConnectionT]):
     def add(self, connection: ConnectionT) -> None:
         """Register a connection that has just been opened."""
         self._by_client[connection.session.client_id] = connection
+        if connection.session.session_id:
+            self._by_session[connection.session.session_id] = connection
 
     def identify(self, connection: ConnectionT) -> None:
         """File *connection* under its session's user, once it is known."""
@@ -65,12 +68,17 @@ class Connections(Generic[ConnectionT]):
     def remove(self, connection: ConnectionT) -> None:
         """Forget a connection; a second time does nothing."""
         self._by_client.pop(connection.session.client_id, None)
+        self._by_session.pop(connection.session.session_id, None)
         user = connection.session.user
         siblings = self._by_user.get(user)
         if siblings is not None:
             siblings.discard(connection)
             if not siblings:
                 del self._by_user[user]
+
+    def in_session(self, session_id: str) -> ConnectionT | None:
+        """Return the connection of that session id, which must not be empty; `None` if there is none."""
+        return self._by_session.get(session_id)
 
     def of(self, user: str) -> list[ConnectionT]:
         """Return the connections of *user* on this node; for "" those without a user, known or not yet."""

@@ -161,6 +161,7 @@ class Session:
     """The state of one client. Every method is a plain function of its arguments and of what came before."""
 
     __slots__ = (
+        "_expects_pongs",
         "_expires_at_s",
         "_next_ping_at_s",
         "_pong_due_at_s",
@@ -172,13 +173,26 @@ class Session:
         "granted",
         "info",
         "pinged_at_s",
+        "session_id",
         "state",
         "subscriptions",
         "user",
     )
 
-    def __init__(self, client_id: str, settings: SessionSettings, *, now_s: float) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        settings: SessionSettings,
+        *,
+        now_s: float,
+        session_id: str = "",
+        expects_pongs: bool = True,
+    ) -> None:
+        """With *expects_pongs* false a ping is not answered, and its answer not missed."""
         self.client_id = client_id
+        self.session_id = session_id
+        """The secret by which commands that come beside the connection find it; empty if none do."""
+        self._expects_pongs = expects_pongs
         self.state = State.OPENED
         self.user = ""
         self.info = ClientInfo(user="", client=client_id)
@@ -307,7 +321,7 @@ class Session:
         if now_s >= self._next_ping_at_s:
             self._next_ping_at_s = now_s + settings.ping_interval_s
             self.pinged_at_s = now_s
-            if settings.pong_timeout_s:
+            if settings.pong_timeout_s and self._expects_pongs:
                 self._pong_due_at_s = now_s + settings.pong_timeout_s
             actions.append(SendPing())
         self._reschedule()

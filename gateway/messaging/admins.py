@@ -64,11 +64,11 @@ class Admins:
         client = ClientConversation(transport, variant, self._shared(credentials))
         self._forget_gone()
         self._credentials[client.session.client_id] = client, credentials
-        self.counts.connections_accepted[transport.name] += 1
+        self.counts.connections_accepted[variant.transport] += 1
         self._log.info(
             "accepted",
             client=client.session.client_id,
-            transport=transport.name,
+            transport=variant.transport,
             protocol=variant.name,
             address=transport.peer_address,
         )

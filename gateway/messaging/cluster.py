@@ -196,6 +196,11 @@ class Cluster:
         self._forget_silent()
         return 1 + len(self._registry.nodes())
 
+    def node(self, uid: str) -> NodeInfo | None:
+        """Return another node that is known, `None` if there is none of that uid."""
+        self._forget_silent()
+        return self._registry.node(uid)
+
     def silent(self) -> list[tuple[NodeInfo, float]]:
         """Return the nodes that went without a goodbye and did not come back, and for how long each has been silent.
 

@@ -16,7 +16,7 @@ from gateway.domain.session import State, Subscription
 from gateway.messaging.calling import rpc, rpc_at_once
 from gateway.messaging.connecting import connect, refresh
 from gateway.messaging.conversation import MAX_WAITING, Conversation
-from gateway.messaging.port import Transport
+from gateway.messaging.port import DUPLEX, Terms, Transport
 from gateway.messaging.queries import history, presence, presence_stats
 from gateway.messaging.services import Services
 from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
@@ -24,13 +24,7 @@ from gateway.messaging.wishes import protocol_variant
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
-from gateway.protocol.messages import (
-    Command,
-    Publication,
-    PublishRequest,
-    Push,
-    Reply,
-)
+from gateway.protocol.messages import Command, Publication, PublishRequest, Push, Reply
 from gateway.protocol.variants import ProtocolVariant
 
 _UNTIMED: Final = 15
@@ -61,11 +55,11 @@ class ClientConversation(Conversation):
     variant: ProtocolVariant
 
     def __init__(
-        self, transport: Transport, variant: ProtocolVariant, services: Services, *, uses_transport_pings: bool = False
+        self, transport: Transport, variant: ProtocolVariant, services: Services, *, terms: Terms = DUPLEX
     ) -> None:
         self._replies: list[bytes] = []
         self._publishes: deque[tuple[int, Outcome[Published]]] | None = None
-        super().__init__(transport, variant, services, uses_transport_pings=uses_transport_pings)
+        super().__init__(transport, variant, services, terms=terms)
 
     # From and to the transport.
 
@@ -99,7 +93,7 @@ class ClientConversation(Conversation):
 
     def frame_pong(self) -> None:
         """Take a pong of the transport's own; one that nobody asked for is legal there (RFC 6455 5.5.3)."""
-        if self.uses_transport_pings:
+        if self.terms.uses_transport_pings:
             self.note_pong()
 
     def carry_out(self, command: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -131,8 +125,15 @@ class ClientConversation(Conversation):
         if not self.transport.offer(data):
             self.disconnect(codes.SLOW)
 
+    def _last_message(self, told: Disconnect) -> bytes:
+        if not self.terms.tells_end:
+            return b""
+        data = self.variant.push(Push(disconnect=told))
+        self.note_replied(len(data))
+        return data
+
     def _ping(self) -> None:
-        if self.uses_transport_pings:
+        if self.terms.uses_transport_pings:
             self.transport.ping()
         else:
             self._replies.append(self.variant.codec.ping)

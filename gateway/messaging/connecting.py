@@ -52,7 +52,7 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     subs = {joining.channel.name: _begin(joining, room) for joining in joinings}
     if not all(client.can_tell(joining.channel, subs[joining.channel.name].publications) for joining in joinings):
         return codes.INAPPROPRIATE_PROTOCOL
-    settings, pings = services.session, not client.uses_transport_pings
+    settings, pings = services.session, not client.terms.uses_transport_pings
     return ConnectResult(
         client=session.client_id,
         version=services.version,
@@ -61,6 +61,8 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
         subs=subs,
         ping=max(round(settings.ping_interval_s), 1) if pings else 0,
         pong=bool(settings.pong_timeout_s) and pings,
+        session=session.session_id,
+        node=services.node_id if session.session_id else "",
         time=int(unix_s * 1000) if services.includes_server_time else 0,
     )
 

@@ -18,7 +18,7 @@ from gateway.domain.counts import Dropped
 from gateway.domain.identity import Identity
 from gateway.domain.session import SendPing, State, Subscription, SubscriptionExpired
 from gateway.messaging.counted import Counted
-from gateway.messaging.port import Transport
+from gateway.messaging.port import DUPLEX, Terms, Transport
 from gateway.messaging.services import Services
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, Unsubscribed
@@ -41,15 +41,11 @@ class Conversation(Counted, ABC):
         "_waiting_bytes",
         "deadline_s",
         "is_deaf",
-        "uses_transport_pings",
         "wheel_slot",
     )
 
-    def __init__(
-        self, transport: Transport, variant: Variant, services: Services, *, uses_transport_pings: bool
-    ) -> None:
-        super().__init__(transport, variant, services)
-        self.uses_transport_pings = uses_transport_pings
+    def __init__(self, transport: Transport, variant: Variant, services: Services, *, terms: Terms = DUPLEX) -> None:
+        super().__init__(transport, variant, services, terms)
         self._begun: list[str | None] = []
         """The lanes of the commands that are being carried out and wait for something."""
         self._line: deque[tuple[Any, str | None]] | None = None
@@ -115,6 +111,24 @@ class Conversation(Counted, ABC):
     @abstractmethod
     def _watch_channel(self, subscription: Subscription) -> None:
         """Have the client told who comes and goes in the channel of *subscription*, if its kind can be."""
+
+    def receive_apart(self, payload: bytes) -> None:
+        """Take one message that came beside the transport, whose sender can't be stopped by not reading on.
+
+        A client with too much in line is disconnected.
+        """
+        if not self._is_listening:
+            return
+        too_many = self._waiting() >= 2 * MAX_WAITING
+        if too_many or self._waiting_bytes + len(payload) > 2 * MAX_WAITING_BYTES:
+            self.disconnect(codes.RATE_EXCEEDED)
+        else:
+            self.receive(payload, is_text=True)
+
+    def _last_message(self, told: Disconnect) -> bytes:
+        """Return what says so to a client whose transport can't."""
+        del told
+        return b""
 
     def _closing(self, disconnect: Disconnect) -> Disconnect:
         """Translate *disconnect* into the code that this kind of client is told."""
@@ -376,8 +390,9 @@ class Conversation(Counted, ABC):
         told = self._closing(disconnect)
         self.services.counts.disconnects[told.code] += 1
         because = Dropped.SHUTDOWN if disconnect is codes.SHUTDOWN else Dropped.DISCONNECTED
+        last = self._last_message(told)
         self._end(code=told.code, reason=told.reason, by="server", because=because)
-        self.transport.close(told)
+        self.transport.close(told, last)
 
     def closed(self, *, code: int, reason: str, by: str) -> None:
         """Take note of an end that `disconnect` did not bring about; *by* says who did."""

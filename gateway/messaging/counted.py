@@ -4,7 +4,7 @@ from gateway.auth.tokens import TokenRefusedError
 from gateway.domain.counts import ConnectionTraffic
 from gateway.domain.names import UNKNOWN
 from gateway.domain.session import Session
-from gateway.messaging.port import Transport
+from gateway.messaging.port import Terms, Transport
 from gateway.messaging.services import Services
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.variants import Variant
@@ -13,15 +13,22 @@ from gateway.protocol.variants import Variant
 class Counted:
     """A client's session on its transport, and the notes that are taken of it."""
 
-    __slots__ = ("_flow", "called", "services", "session", "traffic", "transport", "variant")
+    __slots__ = ("_flow", "called", "services", "session", "terms", "traffic", "transport", "variant")
 
-    def __init__(self, transport: Transport, variant: Variant, services: Services) -> None:
+    def __init__(self, transport: Transport, variant: Variant, services: Services, terms: Terms) -> None:
         self.transport = transport
+        self.terms = terms
         self.variant = variant
         self.services = services
-        self._flow = services.counts.flow(transport.name)
+        self._flow = services.counts.flow(variant.transport)
         now_s = services.monotonic()
-        self.session = Session(services.new_id(), services.session, now_s=now_s)
+        self.session = Session(
+            services.new_id(),
+            services.session,
+            now_s=now_s,
+            session_id=services.new_id() if terms.has_session_id else "",
+            expects_pongs=terms.expects_pongs,
+        )
         self.traffic = ConnectionTraffic(now_s, opened_at_unix_s=services.unix())
         self.called = UNKNOWN
         """What the client calls itself, as far as that is told apart."""
@@ -53,7 +60,7 @@ class Counted:
         violation = session.pong()
         if violation is None:
             taken_s = self.services.monotonic() - pinged_at_s
-            self.services.counts.ping_pongs[self.transport.name].observe(taken_s)
+            self.services.counts.ping_pongs[self.variant.transport].observe(taken_s)
         return violation
 
     def note_rate_exceeded(self) -> None:
@@ -73,7 +80,7 @@ class Counted:
             client=session.client_id,
             user=session.user,
             name=name,
-            transport=self.transport.name,
+            transport=self.variant.transport,
             protocol=self.variant.name,
             address=self.transport.peer_address,
         )

@@ -53,7 +53,7 @@ class Directory:
                 session.client_id > call.cursor
                 and session.state is State.CONNECTED
                 and call.client in {"", session.client_id}
-                and call.transport in {"", client.transport.name}
+                and call.transport in {"", client.variant.transport}
                 and (not call.channel or call.channel in session.subscriptions)
             ):
                 yield client
@@ -64,7 +64,7 @@ class Directory:
             client=session.client_id,
             user=session.user,
             node=self._node,
-            transport=client.transport.name,
+            transport=client.variant.transport,
             connected_at=round(traffic.opened_at_unix_s, 3),
             channels=sorted(session.subscriptions),
             info=session.info.conn_info,

@@ -86,13 +86,13 @@ class LocalOrders:
         )
 
     def _concerned(self, user: str, concerns: Concerns) -> list[Conversation]:
-        # Sessions of their own, apart from the client, come with the transports that need them.
         # Whose user is known is meant, even if the broker has yet to confirm what it joins at connect.
         states = {State.CONNECTED, State.AUTHENTICATING} if user else {State.CONNECTED}
         return [
             client
             for client in self._services.connections.of(user)
-            if client.session.state in states and concerns(user, client=client.session.client_id, session="")
+            if client.session.state in states
+            and concerns(user, client=client.session.client_id, session=client.session.session_id)
         ]
 
 

@@ -21,7 +21,7 @@ from gateway.domain.session import State, Subscription
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import Answer, Request
 from gateway.messaging.joining import Joining, Room, join_all
-from gateway.messaging.port import Transport
+from gateway.messaging.port import DUPLEX_WITH_OWN_PINGS, Transport
 from gateway.messaging.services import Services
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
@@ -72,7 +72,7 @@ class PlainConversation(Conversation):
         self._binary = binary
         self._handler = ""
         self._awaits_token = True
-        super().__init__(transport, variant, services, uses_transport_pings=True)
+        super().__init__(transport, variant, services, terms=DUPLEX_WITH_OWN_PINGS)
         if services.is_anonymous_allowed or services.is_insecure:
             self.submit(_Open())
 

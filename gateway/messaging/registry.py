@@ -62,6 +62,11 @@ class Registry:
             if uid == node.uid or (node.name and heard.node.name == node.name):
                 del self._silent[uid]
 
+    def node(self, uid: str) -> NodeInfo | None:
+        """Return the node of that uid, if it is known."""
+        heard = self._heard.get(uid)
+        return None if heard is None else heard.node
+
     def nodes(self) -> list[NodeInfo]:
         """Return the nodes that are known."""
         return [node for node, _ in self._heard.values()]

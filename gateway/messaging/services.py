@@ -61,6 +61,8 @@ class Services(Rules):
     """
 
     version: str
+    node_id: str
+    """What other nodes know this one by."""
     hub: Hub
     interest: Interest
     intake: Intake

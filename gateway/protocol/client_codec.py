@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.protocol.codec import MalformedFrameError
-from gateway.protocol.codes import ErrorCode, Unsubscribed
+from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 from gateway.protocol.json_codec import is_json, replace_lone_surrogates
 from gateway.protocol.messages import (
     NOTHING,
@@ -90,6 +90,7 @@ class ReceivedPush(Struct):
     unsubscribe: ReceivedUnsubscribed | None = None
     subscribe: SubscribePush | None = None
     message: ServerData | None = None
+    disconnect: Disconnect | None = None
     refresh: RefreshResult | None = None
 
 

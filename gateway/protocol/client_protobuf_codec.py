@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 from gateway.protocol import client_codec, messages
 from gateway.protocol.client_codec import ReceivedPush, ServerMessage
 from gateway.protocol.codec import MalformedFrameError
-from gateway.protocol.codes import ErrorCode, Unsubscribed
+from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 from gateway.protocol.messages import NOTHING, Command
 from gateway.protocol.protobuf_fields import REFRESH_RESULT, SHAPES, SUB_REFRESH_RESULT, Field, Kind, Shape
 from gateway.protocol.protobuf_reading import read_delimited
@@ -65,6 +65,7 @@ _PUSH: Final = Shape(
     Field("unsubscribe", 7, Kind.MESSAGE, _received(Unsubscribed, client_codec.ReceivedUnsubscribed)),
     Field("message", 8, Kind.MESSAGE, Shape(client_codec.ServerData, Field("data", 1, Kind.BYTES))),
     Field("subscribe", 9, Kind.MESSAGE, SHAPES[messages.SubscribePush]),
+    Field("disconnect", 11, Kind.MESSAGE, _received(Disconnect)),
     Field("refresh", 12, Kind.MESSAGE, SUB_REFRESH_RESULT),
 )
 _MESSAGE: Final = Shape(

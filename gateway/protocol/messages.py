@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from gateway.protocol.codes import ErrorCode, Unsubscribed
+from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 
 Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 # The protocol says 64 bits without a sign; msgspec checks bounds up to a signed 64-bit integer, and no offset gets
@@ -303,5 +303,7 @@ class Push(Struct, omit_defaults=True):
     leave: Leave | UnsetType = UNSET
     subscribe: SubscribePush | UnsetType = UNSET
     unsubscribe: Unsubscribed | UnsetType = UNSET
+    disconnect: Disconnect | UnsetType = UNSET
+    """The last message of a transport that has no closing codes of its own."""
     refresh: RefreshResult | UnsetType = UNSET
     id: int = 0

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from gateway.protocol import messages
-from gateway.protocol.codes import ErrorCode, Unsubscribed
+from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 
 VARINT: Final = 0
 LENGTH: Final = 2
@@ -82,6 +82,7 @@ _STRING, _BYTES, _MESSAGE, _REPEATED, _MAP = Kind.STRING, Kind.BYTES, Kind.MESSA
 # protocol.md 2.3
 _shape(ErrorCode, code=(1, _UINT32), message=(2, _STRING), temporary=(3, _BOOL))
 _shape(Unsubscribed, code=(2, _UINT32), reason=(3, _STRING))
+_shape(Disconnect, code=(1, _UINT32), reason=(2, _STRING))
 _shape(messages.Empty)
 _shape(messages.ClientInfo, user=(1, _STRING), client=(2, _STRING), conn_info=(3, _BYTES), chan_info=(4, _BYTES))
 _shape(
@@ -254,6 +255,7 @@ _shape(
     leave=(6, _MESSAGE, messages.Leave),
     unsubscribe=(7, _MESSAGE, Unsubscribed),
     subscribe=(9, _MESSAGE, messages.SubscribePush),
+    disconnect=(11, _MESSAGE, Disconnect),
 )
 SHAPES[messages.Push] = Shape(
     messages.Push, *SHAPES[messages.Push].fields, Field("refresh", 12, _MESSAGE, SUB_REFRESH_RESULT)

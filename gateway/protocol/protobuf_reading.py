@@ -43,6 +43,18 @@ def read_delimited(frame: bytes, shape: Shape) -> list[Any]:
     return messages
 
 
+def read_message(data: bytes, shape: Shape) -> Any:
+    """Read one message, which is all of *data*.
+
+    Raises:
+        MalformedFrameError: if it is none.
+    """
+    try:
+        return read(data, 0, len(data), shape, {})
+    except UnicodeDecodeError as error:
+        raise MalformedFrameError(str(error)) from None
+
+
 def varint(frame: bytes, position: int, end: int) -> tuple[int, int]:
     """Read a varint of at most ten bytes and 64 bits; returns it and the position behind it."""
     value = 0

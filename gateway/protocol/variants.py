@@ -4,6 +4,7 @@ The hub groups the subscribers of a channel by variant, so a publication is enco
 never once for each client. Part of the identity is the object itself: ask `Variants` for one, don't make your own.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
@@ -76,8 +77,7 @@ class ProtocolVariant:
         """Return the variant of this codec and framing for who has agreed to that."""
         variant = self._agreed.get((is_patched, is_numbered))
         if variant is None:
-            variant = ProtocolVariant(self.name, self.codec, self._framing, needs_json=self.needs_json)
-            variant.transport = self.transport
+            variant = copy.copy(self)
             variant.is_patched, variant.is_numbered = is_patched, is_numbered
             self._agreed[is_patched, is_numbered] = variant
         return variant

@@ -78,7 +78,6 @@ class ASGIWebSocket:
     `queue_max_bytes`; what the server buffers on top (uvicorn: 64 KiB) is the server's to bound.
     """
 
-    name = "websocket"
     compression_window_bits: int | None = None
 
     def __init__(self, gate: Gate | AdminGate, scope: Scope, receive: Receive, send: Send) -> None:
@@ -267,9 +266,12 @@ class ASGIWebSocket:
         if self._peer is not None:
             self._peer.frame_pong()
 
-    def close(self, disconnect: Disconnect) -> None:
+    def close(self, disconnect: Disconnect, last: bytes = b"") -> None:
         """Close behind what was offered; what is not written within the close time-out is thrown away."""
         self._peer = None
+        if last:
+            self._outbox.append(last)
+            self._waiting_bytes += len(last)
         self._end(disconnect)
 
     def pause_reading(self) -> None:

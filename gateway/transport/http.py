@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.settings import Seconds, Settings, Size
 from gateway.transport.forwarded import Proxies
-from gateway.transport.responses import JoinedWriter
+from gateway.transport.responses import WRITER, JoinedWriter
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LINGER_S: Final = 5.0
@@ -61,6 +61,8 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         self._head_tail = b""  # its last bytes, in which its end may have begun
         self._parsed_bytes = 0  # of the head that is being parsed, as far as its parts are known
         self._timer: asyncio.TimerHandle | None = None
+        self._unanswered: list[Any] = []
+        """uvicorn's cycles of the requests whose responses are not complete, oldest first."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn types it
         """Begin to wait for the first head."""
@@ -70,8 +72,10 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and tell all whose responses are not complete: uvicorn tells the last one only."""
         self._stop_timer()
+        for cycle in self._give_up():
+            cycle.transport.lost(is_orderly=exc is None, was_congested=self.flow.write_paused)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -109,6 +113,10 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         if size > self._settings.head_size_limit:
             self._refuse("head_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.")
             return
+        if any(each.transport.when_lost is not None for each in self._unanswered):
+            # It would wait for ever, and the socket unread, so that a client that goes would not be noticed.
+            self._refuse("behind_stream", HTTPStatus.BAD_REQUEST, "The response before this one does not end.")
+            return
         if self._proxies is not None and self._proxies.are_there:
             address = self._proxies.client_of(self._peer, self.headers)
             if address != self._peer:
@@ -118,7 +126,10 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         # An upgrade has no cycle, and the answer to HEAD nothing behind its head.
         if cycle is not before and self.scope["method"] != "HEAD":
-            cycle.transport = JoinedWriter(self.transport)
+            scope: Any = self.scope
+            scope[WRITER] = cycle.transport = JoinedWriter(self.transport)
+            self._unanswered = [each for each in self._unanswered if not each.response_complete]
+            self._unanswered.append(cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, unless nobody is there to read it."""
@@ -165,6 +176,15 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         """Tell whether the connection is open and has not been handed over to another protocol."""
         return not self.transport.is_closing() and self.transport.get_protocol() is self
 
+    def _give_up(self) -> list[Any]:
+        """Let no request be answered any more; returns those that were waiting for it."""
+        waiting, self._unanswered = [each for each in self._unanswered if not each.response_complete], []
+        for cycle in waiting:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            cycle.transport.sever()
+        return waiting
+
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(
             self._settings.head_timeout_s,
@@ -185,7 +205,13 @@ class GuardedHTTPProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
+        if any(each.response_started and not each.response_complete for each in self._unanswered):
+            # In the midst of a response nothing can be said.
+            self._refused(reason, None, self._peer)
+            self.transport.abort()
+            return
         self._refused(reason, status.value, self._peer)
+        self._give_up()
         body = f"{text}\n".encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"

@@ -26,7 +26,8 @@ class WebSocketSettings(Settings):
     compression_min_size: Size = 128
     """Shortest message that is compressed, in bytes."""
     close_timeout_s: Seconds = 5.0
-    """How long a client may take to answer a Close frame before the socket is cut."""
+    """How long a client may take to answer a Close frame before the socket is cut; also how long one of the HTTP
+    transports may take to read what it was told last."""
 
 
 class Peer(Protocol):
@@ -52,9 +53,12 @@ class Acceptor(Protocol):
     """Decides about upgrade requests."""
 
     settings: WebSocketSettings
-    queue_max_bytes: int
     negotiator: ServerProtocol
     """Made by `make_negotiator`, once for all connections."""
+
+    @property
+    def queue_max_bytes(self) -> int:
+        """How many bytes may wait for a client that reads too slowly."""
 
     def opened(self) -> None:
         """Take note of a socket that wants to be a WebSocket."""

@@ -80,8 +80,6 @@ class WebSocketConnection(asyncio.Protocol):
         "is_congested",
     )
 
-    name = "websocket"
-
     def __init__(self, acceptor: Acceptor, loop: asyncio.AbstractEventLoop, *, address: str = "") -> None:
         """*address* is where the client comes from, if that is not what the socket says."""
         self._acceptor = acceptor
@@ -395,10 +393,12 @@ class WebSocketConnection(asyncio.Protocol):
         """Send a Ping frame."""
         self._transport.write(_PING)
 
-    def close(self, disconnect: Disconnect) -> None:
+    def close(self, disconnect: Disconnect, last: bytes = b"") -> None:
         """Send a Close frame behind what was offered, and wait for the peer's, up to the close time-out."""
         self._peer = None
         if self._core.state is OPEN:
+            if last:
+                self._transport.write(last)
             self._core.send_close(disconnect.code, disconnect.reason)
             self._write_core_output()
 

@@ -21,10 +21,12 @@ from gateway.asgi import GatewayApp, LifespanError, create_app
 from gateway.config import development, load, merge
 from gateway.observability.heartbeats import LOOKS_EVERY_S
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
+from gateway.protocol import codes
 from gateway.publisher import AsyncPublisher, PublishRejectedError, Receipt, UnavailableError, publisher_of
 from tests.support.asgi_servers import Served, StrictServer, served
 from tests.support.nodes import running_node
 from tests.support.redis_servers import redis_server
+from tests.support.streams import HTTP_STREAM, SSE, connected, emulate
 from tests.support.waiting import until
 
 OPEN = {
@@ -145,6 +147,32 @@ async def test_routes_and_sockets_live_in_one_process(server: Served) -> None:
     assert lost.status_code == 426
     await client.disconnect()
     await until(lambda: not client._background_tasks, "the SDK's tasks end")  # noqa: SLF001 - it offers no wait
+
+
+async def test_clients_without_a_websocket_are_served_below_the_prefix(embedded: Embedded, server: Served) -> None:
+    for path in (HTTP_STREAM, SSE):
+        async with (
+            connected(server.url, path=f"/live{path}") as stream,
+            connected(server.url, path=f"/live{SSE}") as other,
+        ):
+            own = server.url + "/live"
+            assert await emulate(own, stream, {"id": 2, "subscribe": {"channel": "raw:a"}}) == 204
+            assert await stream.message() == {"id": 2, "subscribe": {}}
+            assert await emulate(own, other, {"id": 2, "publish": {"channel": "raw:a", "data": 1}}) == 204
+            assert await other.message() == {"id": 2, "publish": {}}
+            assert (await stream.message())["push"]["pub"]["data"] == 1
+            for conversation in embedded.gateway.runtime.connections:
+                conversation.disconnect(codes.FORCE_RECONNECT)
+            assert await stream.rest() == [{"push": {"disconnect": {"code": 3011, "reason": "force reconnect"}}}]
+        await until(lambda: len(embedded.gateway.runtime.connections) == 0)
+        async with connected(server.url, path=f"/live{path}") as stream:
+            stream.leave()
+            await until(lambda: len(embedded.gateway.runtime.connections) == 0)
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        assert (await http.post("/live/emulation", content=b"{}")).status_code == 404
+        assert (await http.get(f"/live{HTTP_STREAM}")).status_code == 405
+        refused = await http.post(f"/live{HTTP_STREAM}", headers={"Origin": "https://b.example"}, content=b"{}")
+        assert refused.status_code == 403
 
 
 async def test_the_admin_page_is_there_below_the_prefix(embedded: Embedded, server: Served) -> None:

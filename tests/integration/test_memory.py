@@ -6,6 +6,8 @@ import gc
 import json
 import weakref
 from collections import Counter
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from websockets.asyncio.client import connect
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.services import Services
 from gateway.transport.http import GuardedHTTPProtocol
+from gateway.transport.streams import Stream
 from gateway.transport.websocket import WebSocketConnection
 from tests.support.crowds import (
     Member,
@@ -31,6 +34,7 @@ from tests.support.crowds import (
 from tests.support.frames import CLOSE, TEXT, closing, frame, raw_client
 from tests.support.nodes import RunningNode, running_node
 from tests.support.processes import ServingProcess, serving
+from tests.support.streams import HTTP_STREAM, SSE, RawStream, get, post
 from tests.support.waiting import until
 
 CLIENT_PATH = "/connection/websocket"
@@ -51,17 +55,41 @@ def openings(number: int) -> list[tuple[bytes, bytes]]:
     return found
 
 
-async def come_and_go(process: ServingProcess, number: int) -> None:
+def streams(number: int) -> list[tuple[bytes, bytes]]:
+    """Return a batch of clients of the HTTP transports that do the same."""
+    found = []
+    for each in range(BATCH // 2):
+        channel = f"c-{number}-{each}"
+        commands = [
+            {"id": 1, "connect": {}},
+            {"id": 2, "subscribe": {"channel": channel}},
+            {"id": 3, "publish": {"channel": channel, "data": {"n": number}}},
+        ]
+        said = "\n".join(json.dumps(command) for command in commands)
+        found += [(post(HTTP_STREAM, said.encode()), b""), (get(SSE, said), b"")]
+    return found
+
+
+Openings = Callable[[int], list[tuple[bytes, bytes]]]
+
+
+async def come_and_go(process: ServingProcess, clients: Openings, number: int) -> None:
     """Have a batch of clients connect, subscribe and publish; a third each says goodbye, just goes, or is cut off."""
-    members = await gather_crowd(process, openings(number))
-    await all_heard(members, lambda each: any(b'"n":' in payload for payload in each.payloads), "its publication")
+    members = await gather_crowd(process, clients(number))
+    await all_heard(members, has_its_publication, "its publication")
     for index, each in enumerate(members):
         leave(each, index % 3)
     await all_gone(members)
 
 
+def has_its_publication(member: Member) -> bool:
+    return any(b'"n":' in payload for payload in member.payloads) or b'"n":' in member.leftover
+
+
 def leave(member: Member, how: int) -> None:
     match how:
+        case 0 if member.status == HTTPStatus.OK:
+            member.transport.write_eof()
         case 0:
             member.send(frame(CLOSE, closing(1000, "bye")))
         case 1:
@@ -82,13 +110,20 @@ async def resident_kb(process: ServingProcess) -> int:
 
 
 @pytest.mark.parametrize(
+    ("clients", "transports"),
+    [(openings, {"websocket": 1}), (streams, {"http_stream": 2, "sse": 2})],
+    ids=["WebSockets", "streams"],
+)
+@pytest.mark.parametrize(
     ("count", "warm_up"),
     [
         (1_000, 400),
         pytest.param(10_000, 2_000, marks=[pytest.mark.long, pytest.mark.timeout(300)]),
     ],
 )
-async def test_a_node_is_no_larger_after_clients_have_come_and_gone(count: int, warm_up: int) -> None:
+async def test_a_node_is_no_larger_after_clients_have_come_and_gone(
+    clients: Openings, transports: dict[str, int], count: int, warm_up: int
+) -> None:
     """5 %, and 1 MB for the allocator: pools and arenas are kept whole while one object in them lives, so that a node
     may grow by a few of them (1 MB is one arena of CPython's) without holding on to anything. A client that left its
     6 KB behind would be 48 MB after 8,000, and 3.6 MB after the short form's 600.
@@ -96,12 +131,14 @@ async def test_a_node_is_no_larger_after_clients_have_come_and_gone(count: int, 
     raise_descriptor_limit(2000)
     async with serving("--dev", environment={"GATEWAY_WEBSOCKET__CLOSE_TIMEOUT": "100ms"}) as process:
         for number in range(warm_up // BATCH):
-            await come_and_go(process, number)
+            await come_and_go(process, clients, number)
         before_kb = await resident_kb(process)
         for number in range(warm_up // BATCH, count // BATCH):
-            await come_and_go(process, number)
+            await come_and_go(process, clients, number)
         after_kb = await resident_kb(process)
-        assert (await metrics(process))['gateway_connections_accepted_total{transport="websocket"}'] == count
+        figures = await metrics(process)
+        for transport, share in transports.items():
+            assert figures[f'gateway_connections_accepted_total{{transport="{transport}"}}'] == count / share
         assert after_kb <= before_kb * 1.05 + 1024, f"{before_kb} KB after the warm-up, {after_kb} KB after all"
     assert errors_of(process) == []
 
@@ -124,7 +161,7 @@ def books_of(services: Services) -> dict[str, int]:
 def alive() -> Counter[str]:
     """Count the objects of one connection each that are still there."""
     gc.collect()
-    kinds = (WebSocketConnection, Conversation, GuardedHTTPProtocol)
+    kinds = (WebSocketConnection, Stream, Conversation, GuardedHTTPProtocol)
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
 
 
@@ -163,6 +200,23 @@ async def live(node: RunningNode, number: int) -> None:
                 pass
 
 
+async def stream(node: RunningNode, number: int) -> None:
+    """Be a client of an HTTP transport that ends in one of the ways there are."""
+    said = f'{{"id":1,"connect":{{}}}}\n{{"id":2,"subscribe":{{"channel":"c{number}"}}}}'
+    requests = [post(HTTP_STREAM, said.encode()), get(SSE, said), post(SSE, b"no JSON"), post(SSE, b"x")[:-1]]
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write(requests[number % 4])
+    if number % 4 < 3:
+        await RawStream(reader, writer).read_head()
+    if number % 3 == 0:
+        writer.write(post("/emulation", b"{}"))
+        await reader.read()
+    elif number % 3 == 1:
+        writer.write_eof()
+        await reader.read()
+    writer.transport.abort()
+
+
 async def knock(node: RunningNode, number: int) -> None:
     """Be no WebSocket: refused, malformed, silent, or a plain request."""
     requests = [b"", b"GET / HT", b"hello\r\n\r\n", b"GET /connection/init HTTP/1.1\r\nHost: x\r\n\r\n"]
@@ -190,14 +244,14 @@ async def test_nothing_of_three_hundred_connections_is_left_in_the_node() -> Non
     ) as node:
         services = await services_of(node)
         for number in range(15):  # what is made once (a thread, a cached reader) is there from then on
-            await asyncio.gather(live(node, number), knock(node, number))
+            await asyncio.gather(live(node, number), knock(node, number), stream(node, number))
         with contextlib.suppress(AssertionError):
             await until(lambda: not alive())
         assert alive() == {}, "a clean start"
         before = books_of(services)
         for begin in range(0, 300, 50):
             numbers = range(begin, begin + 50)
-            await asyncio.gather(*(act(node, number) for number in numbers for act in (live, knock)))
+            await asyncio.gather(*(act(node, number) for number in numbers for act in (live, knock, stream)))
         assert await left(services, before) == (before, {})
         gauges = ("connections", "users", "channels", "interest", "deadlines")
         assert {name: before[name] for name in gauges} == dict.fromkeys(gauges, 0)

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.processes import ServingProcess, serving
 from tests.support.redis_servers import redis_server
+from tests.support.streams import HTTP_STREAM, SSE, get, post, raw_stream
 
 PLANTED = {
     "the key of tokens": "planted-hmac-key-of-32-bytes-or-more",
@@ -40,6 +41,15 @@ async def say(socket: ClientConnection, *values: Any) -> None:
                 await socket.recv()
 
 
+async def emulate_anything(node: ServingProcess, session: str, *texts: str) -> None:
+    """Send commands, and what is none, beside a stream."""
+    async with httpx.AsyncClient(base_url=f"http://{node.address}") as http:
+        for text in texts:
+            body = {"session": session, "node": text, "data": json.dumps({"id": 7, "rpc": {"data": text}})}
+            await http.post("/emulation", json=body)
+            await http.post("/emulation", content=text)
+
+
 async def do_all_sorts_of_things(node: ServingProcess) -> None:
     payload, claim = PLANTED["a payload"], PLANTED["what a token says"]
     good = jwt.encode({"sub": "ann", "info": {"x": claim}}, PLANTED["the key of tokens"], "HS256")
@@ -47,6 +57,7 @@ async def do_all_sorts_of_things(node: ServingProcess) -> None:
     broken = PLANTED["a part of no token"]
     url = f"ws://{node.address}"
     headers = {"X-Whatever": PLANTED["a header"], "Authorization": f"Bearer {PLANTED['a wrong key']}"}
+    header_lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     for token in (good, expired, f"{broken}.{broken}.{broken}", good[:-3]):
         path = f"/connection/websocket?token={PLANTED['a query']}"
         async with connect(url + path, compression=None, additional_headers=headers) as socket:
@@ -57,6 +68,12 @@ async def do_all_sorts_of_things(node: ServingProcess) -> None:
             await say(
                 socket, {"id": 1, "connect": {"token": token, "data": payload}}, subscribe, publish, wrong, refresh
             )
+        said = json.dumps({"id": 1, "connect": {"token": token, "data": payload}})
+        for request in (get(SSE, said, header_lines), post(HTTP_STREAM, said.encode()), get(SSE, said[:-2])):
+            async with raw_stream(f"http://{node.address}", request) as stream:
+                told = await stream.message()
+                for session in (told.get("connect", {}).get("session", "x"), PLANTED["a query"]):
+                    await emulate_anything(node, session, payload, broken)
         async with connect(f"{url}/ws/st:a?token={PLANTED['a query']}", compression=None) as socket:
             await say(socket, {"token": token}, {"text": payload}, f"{{{payload}", f'"{payload}"')
     async with connect(f"{url}/connection/websocket", compression=None) as socket:
@@ -81,6 +98,8 @@ async def test_a_whole_life_of_a_node_writes_no_secret_and_no_payload(tmp_path: 
             "redis": {"address": redis.location, "password": PLANTED["the password of Redis"]},
             "http_api": {"key": PLANTED["the key of the API"]},
             "http_server": {"address": "127.0.0.1"},
+            "http_stream": {"enabled": True},
+            "sse": {"enabled": True},
             "log": {"level": "debug", "format": "json", "repeat_limit": 0},
             "shutdown": {"grace": "0s"},
         }

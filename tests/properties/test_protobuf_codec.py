@@ -10,6 +10,7 @@ import msgspec
 from centrifuge.protocol import client_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import NODEFAULT, UNSET, Raw, Struct
@@ -18,6 +19,7 @@ import gateway.protocol
 from gateway.protocol.client_codec import ClientJSONCodec, ServerMessage
 from gateway.protocol.client_protobuf_codec import ClientProtobufCodec
 from gateway.protocol.codec import MalformedFrameError
+from gateway.protocol.emulation import EMULATION_REQUEST
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.messages import NOTHING, Command, Publication, Push, Reply
 from gateway.protocol.protobuf_codec import ProtobufCodec
@@ -242,6 +244,8 @@ def test_what_we_read_of_a_mutated_frame_the_official_reader_reads_too(command: 
         return
     prefix = next(index for index, byte in enumerate(frame) if byte < 128) + 1
     official = OFFICIAL.Command.FromString(bytes(frame[prefix:]))
+    if len(UnknownFieldSet(official.connect)):
+        return  # a map's entry in which it finds an unknown field is as a whole unknown to the official reader
     assert is_equal(read, official)
 
 
@@ -314,4 +318,5 @@ def test_the_tables_are_in_step_with_client_proto() -> None:
     check("Reply", SHAPES[Reply])
     check("Push", SHAPES[Push])
     check("Publication", SHAPES[Publication])
-    assert len(checked) == 34
+    check("EmulationRequest", EMULATION_REQUEST)
+    assert len(checked) == 36

@@ -33,6 +33,7 @@ from gateway.messaging.commands import ClientConversation
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.handlers import HANDLERS, Handler
 from gateway.messaging.plain import PlainConversation
+from gateway.messaging.port import DUPLEX, Terms
 from gateway.messaging.processors import PROCESSORS, ProcessorFactory
 from gateway.messaging.reconfiguring import put_in_force
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
@@ -153,7 +154,6 @@ class SlowVerifier(TokenVerifier):
 class FakeTransport:
     """Records what is written to it; a *full* one takes nothing. Writing after the close fails the test."""
 
-    name = "fake"
     peer_address = "192.0.2.1"
     waiting = 0
     is_congested = False
@@ -183,10 +183,12 @@ class FakeTransport:
     def ping(self) -> None:
         self.pings += 1
 
-    def close(self, disconnect: Disconnect) -> None:
+    def close(self, disconnect: Disconnect, last: bytes = b"") -> None:
         if self.closing is not None:
             self.faults.append(f"closed twice: {self.closing}, then {disconnect}")
             return
+        if last:
+            self.writes.append(last)
         self.closing = disconnect
 
     @property
@@ -356,12 +358,10 @@ class House:
 
     # Clients.
 
-    def open(self, *, uses_transport_pings: bool = False) -> Client:
+    def open(self, terms: Terms = DUPLEX) -> Client:
         """Open a connection of the client protocol."""
         transport = FakeTransport()
-        conversation = ClientConversation(
-            transport, self._json, self.services, uses_transport_pings=uses_transport_pings
-        )
+        conversation = ClientConversation(transport, self._json, self.services, terms=terms)
         return self._enter(conversation, transport)
 
     def open_plain(self, channel: str = "lobby") -> Client:

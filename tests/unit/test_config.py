@@ -141,6 +141,21 @@ FAULTS: list[tuple[str, str, str]] = [
         "client.subscribe_to_user_personal_channel.personal_channel_namespace = 'own': ",
         "no such namespace",
     ),
+    # Paths.
+    ('[http_stream]\nhandler_prefix = "stream"', "http_stream.handler_prefix = 'stream': ", "'^(/"),
+    ('[emulation]\nhandler_prefix = "/say/"', "emulation.handler_prefix = '/say/': ", "'^(/"),
+    ('[sse]\nhandler_prefix = "/a?b"', "sse.handler_prefix = '/a?b': ", "'^(/"),
+    (
+        '[http_stream]\nenabled = true\nhandler_prefix = "/connection/websocket"',
+        "http_stream.handler_prefix = '/connection/websocket': ",
+        "is taken by WebSocket clients",
+    ),
+    (
+        '[http_stream]\nenabled = true\n[emulation]\nhandler_prefix = "/connection/http_stream"',
+        "emulation.handler_prefix = '/connection/http_stream': ",
+        "is taken by http_stream",
+    ),
+    ('[sse]\nenabled = true\nhandler_prefix = "/ws/x"', "sse.handler_prefix = '/ws/x': ", "is taken by plain"),
 ]
 
 
@@ -158,6 +173,12 @@ def test_a_fault_is_one_line_with_the_key_its_value_and_what_is_allowed(
 def test_a_fault_speaks_of_keys_and_not_of_the_classes_behind_them(text: str, write: Write) -> None:
     [line] = faults(write(text))
     assert "instance of" not in line
+
+
+def test_a_path_is_taken_only_by_what_is_served_there(write: Write) -> None:
+    load(write('[http_stream]\nhandler_prefix = "/a"\n[sse]\nenabled = true\nhandler_prefix = "/a"'))
+    load(write('[plain]\nenabled = false\n[sse]\nenabled = true\nhandler_prefix = "/ws/x"'))
+    load(write('[sse]\nenabled = true\nhandler_prefix = "/wsx"'))
 
 
 def test_several_faults_are_several_lines(write: Write) -> None:

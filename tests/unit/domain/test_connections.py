@@ -7,8 +7,8 @@ from gateway.domain.session import Session, SessionSettings
 class Connection:
     """What the registry knows of a connection: its session."""
 
-    def __init__(self, client_id: str, user: str) -> None:
-        self.session = Session(client_id, SessionSettings(), now_s=0.0)
+    def __init__(self, client_id: str, user: str, session_id: str = "") -> None:
+        self.session = Session(client_id, SessionSettings(), now_s=0.0, session_id=session_id)
         self.session.user = user
 
 
@@ -57,3 +57,14 @@ def test_connections_may_go_while_they_are_walked() -> None:
     for connection in connections:
         connections.remove(connection)
     assert len(connections) == 0
+
+
+def test_a_connection_is_found_by_its_session_as_long_as_it_is_there() -> None:
+    connections: Connections[Connection] = Connections()
+    one, two, without = Connection("1", "42", "s1"), Connection("2", "42", "s2"), Connection("3", "42")
+    for connection in (one, two, without):
+        connections.add(connection)
+    assert [connections.in_session(each) for each in ("s1", "s2", "s3", "1")] == [one, two, None, None]
+    connections.remove(without)
+    connections.remove(one)
+    assert [connections.in_session(each) for each in ("s1", "s2")] == [None, two]

@@ -166,6 +166,18 @@ def test_without_a_pong_timeout_pings_want_no_answer() -> None:
     assert due == [(10.0, [SendPing()]), (30.0, [SendPing()]), (50.0, [SendPing()])]
 
 
+def test_who_can_not_answer_is_pinged_all_the_same_and_its_pong_not_missed() -> None:
+    session = Session("c", SessionSettings(ping_interval_s=20.0, pong_timeout_s=8.0), now_s=NOW, expects_pongs=False)
+    session.accept(Identity(), now_s=NOW, unix_s=0.0, random=0.0)
+    assert [session.tick(now_s=NOW + at_s) for at_s in (10, 18.5, 30, 50)] == [
+        [SendPing()],
+        [],
+        [SendPing()],
+        [SendPing()],
+    ]
+    assert session.pong() == codes.PROTOCOL_VIOLATED
+
+
 @pytest.mark.parametrize(("pong_s", "ping_s"), [(8.0, 8.0), (9.0, 8.0), (25.0, 20.0)])
 def test_a_pong_timeout_that_reaches_the_next_ping_is_refused(pong_s: float, ping_s: float) -> None:
     with pytest.raises(ValidationError, match=rf"pong_timeout \({pong_s:g}s\) must be shorter than ping_interval"):

@@ -365,7 +365,7 @@ async def test_connections_are_found_by_user_channel_client_and_transport(desk: 
                 "client": ann.id,
                 "user": "42",
                 "node": "node",
-                "transport": "fake",
+                "transport": "websocket",
                 "connected_at": 1800000000.0,
                 "channels": ["lobby", "news"],
                 "info": {"name": "Ann"},

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.messaging.port import DUPLEX_WITH_OWN_PINGS
 from tests.support.conversations import ANONYMOUS, INSECURE, House, at, house, token
 
 RPC = {"rpc": {"method": "ping"}}
@@ -283,7 +284,7 @@ async def test_nobody_is_ever_subscribed_to_the_empty_channel() -> None:
 
 async def test_a_client_with_transport_pings_is_told_of_none() -> None:
     async with house() as node:
-        client = node.open(uses_transport_pings=True)
+        client = node.open(DUPLEX_WITH_OWN_PINGS)
         replies = await client.ask({"id": 1, "connect": {"token": token()}})
         assert replies == [{"id": 1, "connect": {"client": client.id, "version": "v"}}]
         await node.advance(12.7)

@@ -10,6 +10,7 @@ from gateway.broker.memory.broker import MemoryBroker
 from gateway.broker.outcome import Outcome
 from gateway.domain.session import State
 from gateway.messaging.handlers import Request
+from gateway.messaging.port import DUPLEX, EMULATED, Terms
 from gateway.protocol import codes
 from gateway.protocol.messages import Publication
 from tests.support.conversations import ANONYMOUS, ManualBroker, at, house, token
@@ -593,3 +594,71 @@ async def test_a_handler_that_fails_after_its_client_was_sent_away_writes_nothin
         await node.settle()
         assert client.closing == (1001, "shutdown")
         assert client.take() == []
+
+
+# Beside the transport, and to a transport that has no words for an end.
+
+
+async def test_what_comes_beside_the_transport_waits_in_line_up_to_a_bound() -> None:
+    async with house(broker=ManualBroker("subscribe")) as node:
+        client = node.open(EMULATED)
+        await client.ask({"id": 1, "connect": {"token": token()}})
+        client.send({"id": 2, "subscribe": {"channel": "a"}})
+        await node.settle()
+        pings = b"\n".join([b'{"id":3,"rpc":{"method":"ping"}}'] * 255)
+        for _ in range(2):
+            client.conversation.receive_apart(pings)
+        assert client.closing is None
+        for _ in range(2):
+            client.conversation.receive_apart(b'{"id":4,"rpc":{"method":"ping"}}')
+        assert client.closing is None
+        client.conversation.receive_apart(b'{"id":4,"rpc":{"method":"ping"}}')
+        assert client.closing == (3013, "too many requests")
+        node.broker.settle()  # type: ignore[attr-defined]
+
+
+async def test_long_commands_that_wait_are_bounded_by_their_bytes() -> None:
+    async with house(broker=ManualBroker("subscribe")) as node:
+        client = node.open(EMULATED)
+        await client.ask({"id": 1, "connect": {"token": token()}})
+        client.send({"id": 2, "subscribe": {"channel": "a"}})
+        await node.settle()
+        for _ in range(8):
+            client.conversation.receive_apart(b'{"id":3,"rpc":{"method":"ping"}}'.ljust(65536))
+        assert client.closing is None
+        client.conversation.receive_apart(b'{"id":3,"rpc":{"method":"ping"}}')
+        assert client.closing == (3013, "too many requests")
+        node.broker.settle()  # type: ignore[attr-defined]
+
+
+async def test_who_is_to_go_is_not_heard_any_more_beside_its_transport() -> None:
+    async with house() as node:
+        client = node.open(EMULATED)
+        await client.ask({"id": 1, "connect": {"token": token()}})
+        client.conversation.stop_listening()
+        client.conversation.receive_apart(b'{"id":2,"rpc":{"method":"ping"}}')
+        await node.settle()
+        assert client.take() == []
+
+
+@pytest.mark.parametrize("terms", [DUPLEX, EMULATED], ids=["WebSocket", "stream"])
+async def test_the_last_message_says_why_where_the_transport_can_not(terms: Terms) -> None:
+    async with house() as node:
+        client = node.open(terms)
+        await client.ask({"id": 1, "connect": {"token": token()}})
+        before = client.conversation.traffic.bytes_out
+        client.send({"id": 2, "rpc": {"method": "ping"}}, {"id": 3, "foo": {}})
+        last = [{"push": {"disconnect": {"code": 3501, "reason": "bad request"}}}] if terms.tells_end else []
+        writes = client.transport.writes[-1 - len(last) :]
+        assert client.take_values() == [{"id": 2, "rpc": {}}, *last]
+        assert client.closing == (3501, "bad request")
+        assert client.conversation.traffic.bytes_out - before == sum(map(len, writes))
+
+
+async def test_a_slow_client_of_a_stream_is_told_so_behind_all_that_waits() -> None:
+    async with house() as node:
+        client = node.open(EMULATED)
+        await client.ask({"id": 1, "connect": {"token": token()}})
+        client.transport.is_full = True
+        client.send({"id": 2, "rpc": {"method": "ping"}})
+        assert client.take_values() == [{"push": {"disconnect": {"code": 3008, "reason": "slow"}}}]

@@ -1,5 +1,6 @@
 """What conversations count of commands, pings, recoveries and publishes, beside what the tests of each of them see."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from gateway.broker.contract import BrokerError
 from gateway.domain.counts import Flow, Histogram
+from gateway.messaging.port import DUPLEX, DUPLEX_WITH_OWN_PINGS, Terms
 from gateway.messaging.publishing import Extras
 from tests.support.conversations import ALLOW_ALL, House, ManualBroker, house, token
 
@@ -52,34 +54,38 @@ async def test_a_question_to_a_handler_of_the_plain_protocol_is_timed() -> None:
         assert counted(node.counts.command_durations) == {"handler": 1}
 
 
-@pytest.mark.parametrize("uses_transport_pings", [False, True])
-async def test_a_pong_is_timed_from_its_ping(*, uses_transport_pings: bool) -> None:
+@pytest.mark.parametrize("terms", [DUPLEX, DUPLEX_WITH_OWN_PINGS], ids=["protocol", "transport"])
+async def test_a_pong_is_timed_from_its_ping(terms: Terms) -> None:
     async with house() as node:
-        client = node.open(uses_transport_pings=uses_transport_pings)
+        client = node.open(terms)
         await client.ask({"id": 1, "connect": {"token": token("42")}})
         await node.advance(13)
         pinged_at_s = client.conversation.session.pinged_at_s
         node.now_s = pinged_at_s + 2.0
-        if uses_transport_pings:
+        if terms.uses_transport_pings:
             client.conversation.frame_pong()
             client.conversation.frame_pong()  # one that nobody asked for is legal, and no answer
         else:
             client.send("{}")
-        pings = node.counts.ping_pongs["fake"]
+        pings = node.counts.ping_pongs["websocket"]
         assert (sum(pings.buckets), pings.total) == (1, pytest.approx(2.0))
 
 
 async def test_what_goes_through_a_transport_is_counted_under_its_name() -> None:
     async with house() as node:
         client = await node.connect("42", "a")
-        replies = node.counts.flow("fake").replies_out
+        before = dataclasses.replace(node.counts.flow("websocket"))
         text = json.dumps({"id": 5, "publish": {"channel": "a", "data": {}}})
-        before = node.counts.flow("fake").bytes_in
-        await client.ask(text)
-        assert node.counts.flow("fake").replies_out == replies + 1
-        assert node.counts.flow("fake").bytes_in == before + len(text)
-        delivered = node.counts.flow("websocket")
-        assert delivered == Flow(publications_out=1, bytes_out=node.counts.ledger("").delivered_bytes)
+        client.send(text)
+        await node.settle()
+        written = sum(map(len, client.transport.writes[-2:]))
+        assert node.counts.flow("websocket") == Flow(
+            messages_in=before.messages_in + 1,
+            bytes_in=before.bytes_in + len(text),
+            publications_out=before.publications_out + 1,
+            replies_out=before.replies_out + 1,
+            bytes_out=before.bytes_out + written,
+        )
 
 
 async def recover(node: House, offset: int, epoch: str) -> dict[str, Any]:

@@ -51,3 +51,40 @@ def test_a_head_goes_out_with_what_follows_it(steps: list[Any], told: list[Any])
         else:
             writer.write(step)
     assert transport.told == told
+
+
+def test_what_is_kept_goes_out_with_the_head_and_no_later_than_it_is_asked_for() -> None:
+    transport: Any = Transport()
+    writer = JoinedWriter(transport)
+    writer.write(b"head ")
+    writer.keep(b"first ")
+    writer.write(b"second")
+    assert transport.told == [b"head first second"]
+    writer.flush()
+    assert transport.told == [b"head first second"]
+    other = JoinedWriter(transport)
+    other.write(b"head")
+    other.flush()
+    other.write(b"body")
+    assert transport.told[1:] == [b"head", b"body"]
+
+
+def test_a_loss_is_told_to_who_wants_to_know() -> None:
+    transport: Any = Transport()
+    heard: list[bool] = []
+    writer = JoinedWriter(transport)
+    writer.when_lost = lambda *, is_orderly: heard.append(is_orderly)
+    writer.lost(is_orderly=True, was_congested=True)
+    assert (heard, writer.was_congested) == ([True], True)
+    JoinedWriter(transport).lost(is_orderly=False, was_congested=False)
+    assert heard == [True]
+
+
+def test_a_response_that_is_none_any_more_writes_nothing() -> None:
+    transport: Any = Transport()
+    writer = JoinedWriter(transport)
+    writer.write(b"head")
+    writer.sever()
+    writer.write(b"body")
+    writer.flush()
+    assert (transport.told, writer.is_closing()) == ([], True)
