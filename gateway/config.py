@@ -6,12 +6,13 @@ Three sources, the later wins: a file (TOML or JSON), environment variables (`ga
 import copy
 import difflib
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -33,10 +34,15 @@ from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
+from gateway.proxies.proxies import Wishes
+from gateway.proxies.settings import ChannelProxySettings, ClientProxySettings, NamedProxySettings, RPCSettings
 from gateway.settings import Settings, field_of, one_of
 from gateway.transport.acceptor import AdmissionSettings, PlainSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.ports import WebSocketSettings
+
+_IN_URL: Final = re.compile(r"//[^/\s]*@")
+"""A user and a password in a URL."""
 
 
 class ConfigError(Exception):
@@ -72,6 +78,12 @@ class SubscriptionTokenSettings(TokenSettings):
     """Use this table; else `client.token` serves subscription tokens too."""
 
 
+class ChannelTableSettings(ChannelSettings):
+    """`channel`: names, namespaces, and what the backend is asked about channels."""
+
+    proxy: ChannelProxySettings = ChannelProxySettings()
+
+
 class ClientSettings(SessionSettings, AdmissionSettings):
     """`client`: who may connect, and what a connection may do."""
 
@@ -91,6 +103,7 @@ class ClientSettings(SessionSettings, AdmissionSettings):
     """Keys of subscription tokens, if they differ."""
     subscribe_to_user_personal_channel: PersonalChannelSettings = PersonalChannelSettings()
     """Personal channels."""
+    proxy: ClientProxySettings = ClientProxySettings()
 
 
 class BrokerType(StrEnum):
@@ -129,11 +142,13 @@ class Config(Settings):
     http_api: HTTPAPISettings = HTTPAPISettings()
     admin: AdminSettings = AdminSettings()
     client: ClientSettings = ClientSettings()
-    channel: ChannelSettings = ChannelSettings()
+    channel: ChannelTableSettings = ChannelTableSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     plain: PlainSettings = PlainSettings()
     json_: JSONSettings = Field(default=JSONSettings(), alias="json")
     handlers: HandlerSettings = HandlerSettings()
+    rpc: RPCSettings = RPCSettings()
+    proxies: list[NamedProxySettings] = Field(default=[])
     broker: BrokerSettings = BrokerSettings()
     redis: RedisSettings = RedisSettings()
     connection_init: EndpointSettings = EndpointSettings()
@@ -149,6 +164,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_across_tables(self) -> Self:
         faults = [*faulty_extensions(self, installed_handlers(), installed_processors()), *_faulty_shutdown(self)]
+        faults += self.proxy_wishes.faults()
         personal = self.client.subscribe_to_user_personal_channel
         names = {namespace.name for namespace in self.channel.namespaces}
         if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
@@ -159,6 +175,11 @@ class Config(Settings):
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def proxy_wishes(self) -> Wishes:
+        """What the backend is to be asked about, and how."""
+        return Wishes(self.client.proxy, self.channel.proxy, _places(self.channel), self.rpc, self.proxies)
 
     @property
     def handler_names(self) -> set[str]:
@@ -336,7 +357,9 @@ def _shown(location: list[str], value: Any) -> str:
     if isinstance(value, dict | list):
         return "(a table)" if isinstance(value, dict) else "(a list)"
     is_secret = bool(location) and location[-1].endswith(("token", "secret", "password", "key"))
-    return "(hidden)" if is_secret and isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return "(hidden)" if is_secret else _IN_URL.sub("//(hidden)@", repr(value))
+    return repr(value)
 
 
 def _suggestion(location: list[str]) -> str:

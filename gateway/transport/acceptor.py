@@ -227,6 +227,7 @@ class Gate:
         services = self._services
         services.counts.connections_accepted[connection.name] += 1
         window_bits = connection.compression_window_bits
+        headers = services.proxies.kept_of_request(request.headers.raw_items())
         if path == CLIENT_PATH:
             variants = self._variants
             is_protobuf = self._wants_protobuf(request, query)
@@ -237,13 +238,15 @@ class Gate:
                     variants.protobuf(window_bits) if is_protobuf else variants.json(window_bits),
                     services,
                     uses_transport_pings=query.get("cf_ws_frame_ping_pong") == ["true"],
+                    headers=headers,
                 ),
             )
         named = unquote(path.removeprefix(PLAIN_PATH).removeprefix("/"))
         channel = named or query.get("channel", [""])[0] or self._plain.default_channel
         plain, binary = self._variants.plain(window_bits)
         return self._accepted(
-            connection, PlainConversation(connection, plain, services, channel=channel, binary=binary)
+            connection,
+            PlainConversation(connection, plain, services, channel=channel, binary=binary, headers=headers),
         )
 
     def _wants_protobuf(self, request: Request, query: dict[str, list[str]]) -> bool:
