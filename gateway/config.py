@@ -6,12 +6,13 @@ Three sources, the later wins: a file (TOML or JSON), environment variables (`ga
 import copy
 import difflib
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -33,12 +34,17 @@ from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
+from gateway.proxies.proxies import Wishes
+from gateway.proxies.settings import ChannelProxySettings, ClientProxySettings, NamedProxySettings, RPCSettings
 from gateway.settings import Settings, field_of, one_of
 from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, PlainSettings
 from gateway.transport.admission import AdmissionSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.ports import WebSocketSettings
 from gateway.transport.stream_kinds import EmulationSettings, HTTPClientSettings, HTTPStreamSettings, SSESettings
+
+_IN_URL: Final = re.compile(r"//[^/\s]*@")
+"""A user and a password in a URL."""
 
 
 class ConfigError(Exception):
@@ -74,6 +80,12 @@ class SubscriptionTokenSettings(TokenSettings):
     """Use this table; else `client.token` serves subscription tokens too."""
 
 
+class ChannelTableSettings(ChannelSettings):
+    """`channel`: names, namespaces, and what the backend is asked about channels."""
+
+    proxy: ChannelProxySettings = ChannelProxySettings()
+
+
 class ClientSettings(SessionSettings, AdmissionSettings):
     """`client`: who may connect, and what a connection may do."""
 
@@ -93,6 +105,7 @@ class ClientSettings(SessionSettings, AdmissionSettings):
     """Keys of subscription tokens, if they differ."""
     subscribe_to_user_personal_channel: PersonalChannelSettings = PersonalChannelSettings()
     """Personal channels."""
+    proxy: ClientProxySettings = ClientProxySettings()
 
 
 class BrokerType(StrEnum):
@@ -131,7 +144,7 @@ class Config(Settings):
     http_api: HTTPAPISettings = HTTPAPISettings()
     admin: AdminSettings = AdminSettings()
     client: ClientSettings = ClientSettings()
-    channel: ChannelSettings = ChannelSettings()
+    channel: ChannelTableSettings = ChannelTableSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     http_stream: HTTPStreamSettings = HTTPStreamSettings()
     sse: SSESettings = SSESettings()
@@ -139,6 +152,8 @@ class Config(Settings):
     plain: PlainSettings = PlainSettings()
     json_: JSONSettings = Field(default=JSONSettings(), alias="json")
     handlers: HandlerSettings = HandlerSettings()
+    rpc: RPCSettings = RPCSettings()
+    proxies: list[NamedProxySettings] = Field(default=[])
     broker: BrokerSettings = BrokerSettings()
     redis: RedisSettings = RedisSettings()
     connection_init: EndpointSettings = EndpointSettings()
@@ -158,6 +173,7 @@ class Config(Settings):
             *_faulty_shutdown(self),
             *_faulty_paths(self),
         ]
+        faults += self.proxy_wishes.faults()
         personal = self.client.subscribe_to_user_personal_channel
         names = {namespace.name for namespace in self.channel.namespaces}
         if personal.enabled and personal.personal_channel_namespace not in {"", *names}:
@@ -178,6 +194,11 @@ class Config(Settings):
             emulation=self.emulation,
             close_timeout_s=self.websocket.close_timeout_s,
         )
+
+    @property
+    def proxy_wishes(self) -> Wishes:
+        """What the backend is to be asked about, and how."""
+        return Wishes(self.client.proxy, self.channel.proxy, _places(self.channel), self.rpc, self.proxies)
 
     @property
     def handler_names(self) -> set[str]:
@@ -376,7 +397,9 @@ def _shown(location: list[str], value: Any) -> str:
     if isinstance(value, dict | list):
         return "(a table)" if isinstance(value, dict) else "(a list)"
     is_secret = bool(location) and location[-1].endswith(("token", "secret", "password", "key"))
-    return "(hidden)" if is_secret and isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return "(hidden)" if is_secret else _IN_URL.sub("//(hidden)@", repr(value))
+    return repr(value)
 
 
 def _suggestion(location: list[str]) -> str:

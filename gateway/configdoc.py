@@ -31,7 +31,8 @@ with a line that names it.
 
 def reference() -> str:
     """Return the reference of all keys as Markdown."""
-    return _INTRODUCTION + "".join(_section(name, kind, field) for name, kind, field in _tables("", Config))
+    described: dict[type[Settings], str] = {}
+    return _INTRODUCTION + "".join(_sections("", Config, described))
 
 
 def as_toml(config: Config) -> str:
@@ -41,14 +42,19 @@ def as_toml(config: Config) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _tables(prefix: str, kind: type[Settings]) -> Iterator[tuple[str, type[Settings], FieldInfo]]:
-    """Walk all tables, depth first."""
+def _sections(prefix: str, kind: type[Settings], described: dict[type[Settings], str]) -> Iterator[str]:
+    """Describe all tables, depth first; where one has the same keys as another, it refers to that."""
     for attribute, field in kind.model_fields.items():
         name = f"{prefix}{field.alias or attribute}"
         inner = _settings_of(field)
-        if inner is not None:
-            yield name, inner, field
-            yield from _tables(f"{name}.", inner)
+        if inner is None:
+            continue
+        if inner in described:
+            yield f"{_head(name, inner, field)}\nIts keys are those of `[{described[inner]}]`.\n"
+        else:
+            described[inner] = name
+            yield _section(name, inner, field)
+            yield from _sections(f"{name}.", inner, described)
 
 
 def _settings_of(field: FieldInfo) -> type[Settings] | None:
@@ -58,15 +64,19 @@ def _settings_of(field: FieldInfo) -> type[Settings] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
 
 
-def _section(name: str, kind: type[Settings], field: FieldInfo) -> str:
+def _head(name: str, kind: type[Settings], field: FieldInfo) -> str:
     is_list = typing.get_origin(field.annotation) is list
-    text = (kind.__doc__ or "").strip().splitlines()[0]
+    text = " ".join((field.description or (kind.__doc__ or "").strip().splitlines()[0]).split())
+    return f"\n## `{'[[' if is_list else '['}{name}{']]' if is_list else ']'}`\n\n{text}\n"
+
+
+def _section(name: str, kind: type[Settings], field: FieldInfo) -> str:
     rows = [
         f"| `{inner.alias or attribute}` | {_type_of(inner)} | {_default_of(inner)} | {_description_of(inner)} |"
         for attribute, inner in kind.model_fields.items()
         if _settings_of(inner) is None
     ]
-    head = f"\n## `{'[[' if is_list else '['}{name}{']]' if is_list else ']'}`\n\n{text}\n"
+    head = _head(name, kind, field)
     if not rows:
         return head
     return head + "\n| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
@@ -84,7 +94,7 @@ def _type_of(field: FieldInfo) -> str:
     if typing.get_origin(annotation) is list:
         return "list of texts"
     if typing.get_origin(annotation) is dict:
-        return "table of tables"
+        return "table of texts" if typing.get_args(annotation)[1] is str else "table of tables"
     if typing.get_origin(annotation) is types.UnionType:
         return "text or nothing"
     raise AssertionError(f"no words for {annotation}")

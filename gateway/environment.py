@@ -34,17 +34,20 @@ class Environment(NamedTuple):
 
 
 def read(environment: Mapping[str, str], table: Any) -> Environment:
-    """Read the variables that concern *table*, a settings class; only those with `__` in their names do.
+    """Read the variables that concern *table*, a settings class.
 
-    Kubernetes injects `GATEWAY_PORT` and the like for a service of that name.
+    Those are the ones with `__` in their names, and those that are called as one of its lists: Kubernetes injects
+    `GATEWAY_PORT` and the like for a service of that name.
     """
     values: dict[Keys, Any] = {}
     origins: dict[Keys, str] = {}
     faults: list[str] = []
     for name, given in sorted(environment.items()):
-        if not name.startswith(PREFIX) or "__" not in name:
+        if not name.startswith(PREFIX):
             continue
         keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
+        if len(keys) == 1 and not _is_list(table, keys):
+            continue
         is_file = name.endswith(FILE_SUFFIX) and _annotation(table, keys) is None
         if is_file:
             keys = (*keys[:-1], keys[-1].removesuffix(FILE_SUFFIX.lower()))
@@ -95,6 +98,11 @@ def _parse(table: Any, keys: Keys, text: str) -> Any:
         except ValidationError as error:
             raise ValueError(f"{text!r}: {error.errors()[0]['msg']}") from None
     return text
+
+
+def _is_list(table: Any, keys: Keys) -> bool:
+    found = _annotation(table, keys)
+    return found is not None and typing.get_origin(found[0]) is list
 
 
 def _annotation(table: Any, keys: Keys) -> tuple[Any, list[Any]] | None:

@@ -25,6 +25,7 @@ from gateway.messaging.services import Services
 from gateway.observability.health import Change
 from gateway.observability.vitals import Vitals
 from gateway.parts import Clock
+from gateway.proxies.proxies import Proxies
 
 PartT = TypeVar("PartT")
 
@@ -102,6 +103,11 @@ class Figured:
     def queued_by_namespace(self) -> Mapping[str, int]:
         """Count the same by namespace."""
         return self.services.fanout.queued_by_namespace()
+
+    @property
+    def proxies(self) -> Proxies:
+        """By what its user's backend is asked."""
+        return self.services.proxies
 
     @property
     def is_broker_up(self) -> bool:

@@ -34,6 +34,11 @@ from gateway.messaging.reading import StreamReader
 from gateway.messaging.services import Rules, Services
 from gateway.messaging.subscriptions import Interest
 from gateway.messaging.turn import Turn
+from gateway.proxies.http import CertificateError, HTTPBackend
+from gateway.proxies.port import Backend
+from gateway.proxies.proxies import Proxies, make_proxies
+from gateway.proxies.proxy import Around
+from gateway.proxies.settings import ProxySettings
 
 TICK_S = 0.1
 """How often deadlines are looked at."""
@@ -66,6 +71,7 @@ class Surroundings:
     disconnect_others: Callable[[str, tuple[float, str]], object]
     handlers: Mapping[str, Handler] = field(default_factory=installed_handlers)
     processors: Mapping[str, ProcessorFactory] = field(default_factory=installed_processors)
+    make_backend: Callable[[ProxySettings], Backend] = HTTPBackend
 
 
 def make_engine(config: Config, *, clock: Clock, log: structlog.typing.FilteringBoundLogger) -> Engine:
@@ -87,13 +93,30 @@ def make_engine(config: Config, *, clock: Clock, log: structlog.typing.Filtering
             return RedisEngine(config.redis, node_id=node_id, report=report)
 
 
+def check_certificates(config: Config) -> None:
+    """Read the certificates of proxies.
+
+    Raises:
+        ConfigError: for those that can't be read.
+    """
+    faults = []
+    for (kind, name), settings in config.proxy_wishes.wanted().items():
+        try:
+            HTTPBackend(settings)
+        except CertificateError as error:
+            faults.append(f"proxy {name!r} of {kind}: {error}")
+    if faults:
+        raise ConfigError(faults)
+
+
 def make_rules(config: Config, around: Surroundings, *, before: Rules | None = None) -> Rules:
     """Return what *config* says about clients.
 
     Of the rules *before*, what has not changed is taken over: key sets that were fetched, handlers' queues.
 
     Raises:
-        ConfigError: for a handler or processor that was installed after the node started.
+        ConfigError: for a handler or processor that was installed after the node started, or a file of a proxy that
+            can't be read.
     """
     # At the start the configuration has just been checked against the same.
     faults = [*faulty_extensions(config, around.handlers, around.processors)] if before is not None else []
@@ -135,6 +158,18 @@ def make_rules(config: Config, around: Surroundings, *, before: Rules | None = N
         connection_tokens=connection_tokens,
         subscription_tokens=subscription_tokens,
         handlers=handlers,
+        proxies=_make_proxies(config, around, before.proxies if before is not None else None),
+    )
+
+
+def _make_proxies(config: Config, around: Surroundings, before: Proxies | None) -> Proxies:
+    check_certificates(config)
+    return make_proxies(
+        config.proxy_wishes,
+        make_backend=around.make_backend,
+        counts=around.counts,
+        around=Around(around.clock.monotonic, around.random, around.log, config.json_.max_depth),
+        before=before,
     )
 
 

@@ -38,7 +38,7 @@ from gateway.messaging.services import Services
 from gateway.messaging.trends import Trends
 from gateway.observability.health import Change
 from gateway.observability.logs import is_adjustable, set_level
-from gateway.parts import TICK_S, Clock, Spawn, Surroundings, make_engine, make_rules, make_services
+from gateway.parts import TICK_S, Clock, Spawn, Surroundings, check_certificates, make_engine, make_rules, make_services
 from gateway.protocol import codes
 from gateway.reload import Commit, LivePart, Plan, plan
 
@@ -48,7 +48,10 @@ _RULES: Final = (
     "channel.history_meta_ttl",
     "channel.without_namespace",
     "channel.namespaces",
+    "channel.proxy",
     "handlers",
+    "proxies",
+    "rpc",
 )
 """What is decided for each client; the characters that make up a channel's name are no such thing."""
 _UNCHECKED_S: Final = 1.0
@@ -160,8 +163,10 @@ class Runtime(Figured):
         """Run all parts until the block ends, which must have sent the clients away by then.
 
         Raises:
-            EngineError: for a certificate or key that can't be read.
+            EngineError: for a certificate or key of the engine that can't be read.
+            ConfigError: for one of a proxy.
         """
+        check_certificates(self.config)
         engine = self._engine = make_engine(self.config, clock=self._clock, log=self._log)
         async with asyncio.TaskGroup() as tasks:
             commands: set[asyncio.Task[None]] = set()
@@ -205,6 +210,7 @@ class Runtime(Figured):
             # Of the commands that still wait the clients have gone, so nobody waits for what they would say.
             for task in (*background, *commands):
                 task.cancel()
+            await services.proxies.close()
             cluster.stop()
             await announcing  # its goodbye goes out before the engine stops
             await engine.stop()

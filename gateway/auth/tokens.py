@@ -174,6 +174,7 @@ class TokenVerifier:
             info=_info(claims, bad_base64=codes.INTERNAL_ERROR),
             expires_at_s=expires_at_s,
             grants=_grants(claims),
+            meta=NOTHING if claims.get("meta") is None else msgspec.Raw(msgspec.json.encode(claims["meta"])),
         )
 
     async def subscription(self, token: str, *, channel: str, user: str, client: str, unix_s: float) -> Grant:

@@ -17,6 +17,8 @@ from gateway.settings import Limit, Pattern, Seconds, Settings, Size, one_of
 _NAMESPACE_NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
 NO_NAMESPACE: Final = ""
 """The name under which the options of channels without a namespace are kept and counted."""
+DEFAULT_PROXY: Final = "default"
+"""What a namespace calls the proxy that is set for all namespaces."""
 
 
 class DataFormat(StrEnum):
@@ -104,6 +106,19 @@ class ChannelOptions(Settings):
     """Let clients ask who is subscribed while they are subscribed."""
     allow_presence_for_anonymous: bool = False
     """Extend those two to anonymous clients."""
+    subscribe_proxy_enabled: bool = False
+    """Ask the backend who may subscribe, whatever is allowed above; user-limited channels, and whoever shows a
+    subscription token, need no asking."""
+    subscribe_proxy_name: str = DEFAULT_PROXY
+    """By which of `proxies`; `default`: by `channel.proxy.subscribe`."""
+    publish_proxy_enabled: bool = False
+    """Ask the backend what clients may publish, whatever is allowed above."""
+    publish_proxy_name: str = DEFAULT_PROXY
+    """By which of `proxies`; `default`: by `channel.proxy.publish`."""
+    sub_refresh_proxy_enabled: bool = False
+    """Ask the backend whether subscriptions that expire may go on; clients then need not, and may not, refresh them."""
+    sub_refresh_proxy_name: str = DEFAULT_PROXY
+    """By which of `proxies`; `default`: by `channel.proxy.sub_refresh`."""
     handler: str = ""
     """Plain protocol: answer each message with this function (entry point `gateway.handlers`) instead of publishing."""
     processors: list[str] = Field(default=[])
@@ -124,6 +139,11 @@ class ChannelOptions(Settings):
     def is_unchecked(self) -> bool:
         """Whether a publication may turn out to be no JSON although JSON clients subscribe (disconnect 3506)."""
         return self.publication_data_format is DataFormat.ANY
+
+    def proxy_for(self, event: str) -> str | None:
+        """Return which proxy is asked about *event* (`subscribe`, `publish`, `sub_refresh`); `None` if none is."""
+        name: str = getattr(self, f"{event}_proxy_name")
+        return name if getattr(self, f"{event}_proxy_enabled") else None
 
     @model_validator(mode="after")
     def _reject_contradictions(self) -> Self:

@@ -11,6 +11,8 @@ from typing import Final
 
 DURATION_BOUNDS_S: Final = (0.00001, 0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0)
 """Upper bounds for what may take a few microseconds and may wait for another machine, in seconds."""
+HIGHEST_COUNTED: Final = 2000
+"""The error code that counts for all above, which are nobody's (protocol.md 4.1)."""
 LATENCY_BOUNDS_S: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency buckets, in seconds."""
 
@@ -50,6 +52,35 @@ class Dropped(StrEnum):
     """The client or the network ended the connection in that turn."""
     SHUTDOWN = "shutdown"
     """The node sent the client away in that turn, since it stops."""
+
+
+class Asked(StrEnum):
+    """What became of asking the backend."""
+
+    RESULT = "result"
+    """It gave a result."""
+    NOTHING = "nothing"
+    """It gave no result, error or disconnect."""
+    ERROR = "error"
+    """It refused with an error, or with a status that stands for one."""
+    DISCONNECT = "disconnect"
+    """It ended the connection, or answered with a status that stands for that."""
+    STATUS = "status"
+    """It answered with another status than 200 that stands for nothing."""
+    UNUSABLE = "unusable"
+    """Its answer could not be understood."""
+    TOO_LONG = "too_long"
+    """Its answer was longer than is read."""
+    TIMEOUT = "timeout"
+    """It did not answer in time."""
+    UNREACHABLE = "unreachable"
+    """There was no connection to it, or none until the end of its answer."""
+    BUSY = "busy"
+    """It was not asked: too many calls were under way."""
+    REFUSED = "refused"
+    """It was not asked: it had failed too often, and is left in peace for a while."""
+    CANCELLED = "cancelled"
+    """Nobody waited for its answer any more: the node stops."""
 
 
 class Lost(StrEnum):
@@ -105,6 +136,18 @@ class Ledger:
         """Note that *deliveries* which were due are not made, since their subscriber has left."""
         self.due += deliveries
         self.dropped[because] += deliveries
+
+
+@dataclass(slots=True)
+class ProxyCounts:
+    """What one proxy counts."""
+
+    calls: Counter[Asked] = field(default_factory=Counter)
+    """By what became of them."""
+    durations: Histogram = field(default_factory=_durations)
+    """From sending an event to the backend to its whole answer, or to giving it up."""
+    openings: int = 0
+    """How often its breaker has opened."""
 
 
 @dataclass(slots=True)
@@ -182,6 +225,8 @@ class Counts:
     """Fetches of a JSON Web Key Set that failed."""
     limit_hits: Counter[str] = field(default_factory=Counter)
     """By the limit that was reached."""
+    proxies: dict[tuple[str, str], ProxyCounts] = field(default_factory=dict)
+    """By event, and by the name of the proxy."""
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     """By namespace."""
 
@@ -197,6 +242,14 @@ class Counts:
         """What went through all transports together."""
         names = [each.name for each in fields(Flow)]
         return Flow(**{name: sum(getattr(flow, name) for flow in self.flows.values()) for name in names})
+
+    def proxy(self, event: str, name: str) -> ProxyCounts:
+        """Return what the proxy *name* counts of *event*; a proxy that takes its place goes on with it."""
+        return self.proxies.setdefault((event, name), ProxyCounts())
+
+    def note_error(self, method: str, code: int) -> None:
+        """Count an error reply; a backend that makes up codes makes no series of each."""
+        self.errors[method, min(code, HIGHEST_COUNTED)] += 1
 
     def ledger(self, namespace: str) -> Ledger:
         """Return the book of *namespace*, opened on first use."""

@@ -9,9 +9,17 @@ from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
 
 
+def subscribe_is_asked(channel: Channel) -> bool:
+    """Tell whether the backend decides who subscribes without a token: step 6 of protocol.md 3.4."""
+    return channel.options.subscribe_proxy_enabled and channel.users is None and not channel.is_private
+
+
 def refuse_subscribe(channel: Channel, user: str, *, is_insecure: bool) -> ErrorCode | None:
-    """Decide a subscribe without a token, steps 3 and 5 to 8 of protocol.md 3.4; *user* is `""` when anonymous."""
-    if channel.is_private:
+    """Decide a subscribe without a token, steps 3, 5, 7 and 8 of protocol.md 3.4; *user* is `""` when anonymous.
+
+    Where the backend is to be asked, nobody may without.
+    """
+    if channel.is_private or subscribe_is_asked(channel):
         return codes.PERMISSION_DENIED  # a `$` channel needs a token whatever the options say
     if channel.users is not None:
         allowed = user in channel.users and bool(user)
@@ -22,8 +30,10 @@ def refuse_subscribe(channel: Channel, user: str, *, is_insecure: bool) -> Error
 
 
 def refuse_publish(channel: Channel, user: str, *, is_subscribed: bool, is_insecure: bool) -> ErrorCode | None:
-    """Decide a publish (protocol.md 3.5)."""
+    """Decide a publish (protocol.md 3.5); where the backend is to be asked, nobody may without."""
     options = channel.options
+    if options.publish_proxy_enabled:
+        return codes.PERMISSION_DENIED
     allowed = options.allow_publish_for_client or (options.allow_publish_for_subscriber and is_subscribed)
     allowed = allowed and (bool(user) or options.allow_publish_for_anonymous)
     return None if allowed or is_insecure else codes.PERMISSION_DENIED

@@ -24,12 +24,14 @@ from gateway.domain.subscriber import Traffic
 from gateway.domain.wheel import NEVER
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode
-from gateway.protocol.messages import ClientInfo
+from gateway.protocol.messages import NOTHING, ClientInfo
 from gateway.protocol.variants import Variant
 from gateway.settings import Limit, Seconds, Settings, Size
 
 MAX_TTL_S: Final = 365 * 86400
 """What a client is told at most (protocol.md 3.7)."""
+REFRESH_AGAIN_S: Final = 60.0
+"""How long what expires goes on when the backend was asked, unless it says otherwise (protocol.md 8)."""
 
 
 class SessionSettings(Settings):
@@ -106,7 +108,17 @@ class SubscriptionExpired(msgspec.Struct, frozen=True, gc=False):
     channel: str
 
 
-Action = SendPing | SubscriptionExpired | Disconnect
+class RefreshDue(msgspec.Struct, frozen=True, gc=False):
+    """Due now: ask the backend whether the connection may go on."""
+
+
+class SubscriptionRefreshDue(msgspec.Struct, frozen=True, gc=False):
+    """Due now: ask the backend whether this subscription may go on."""
+
+    channel: str
+
+
+Action = SendPing | SubscriptionExpired | RefreshDue | SubscriptionRefreshDue | Disconnect
 
 
 class Features(msgspec.Struct, frozen=True, gc=False):
@@ -130,7 +142,16 @@ PLAIN_FEATURES: Final = Features()
 class Subscription:
     """One channel that a session is in."""
 
-    __slots__ = ("channel", "expires_at_s", "features", "info", "is_server_side", "sent_before", "variant")
+    __slots__ = (
+        "channel",
+        "expires_at_s",
+        "features",
+        "info",
+        "is_refreshed_by_server",
+        "is_server_side",
+        "sent_before",
+        "variant",
+    )
 
     def __init__(
         self,
@@ -141,6 +162,7 @@ class Subscription:
         expires_at_s: float,
         features: Features = PLAIN_FEATURES,
         variant: Variant | None = None,
+        is_refreshed_by_server: bool = False,
     ) -> None:
         self.channel = channel
         self.variant = variant
@@ -149,8 +171,14 @@ class Subscription:
         self.info = info
         self.is_server_side = is_server_side
         self.expires_at_s = expires_at_s
+        self.is_refreshed_by_server = is_refreshed_by_server
+        """Whether the backend is asked when it expires, and the client has nothing to do with it."""
         self.sent_before = Traffic()
         """What the group that the subscriber joined had been written by then."""
+
+    def due_at_s(self, *, delay_s: float) -> float:
+        """Return when something is due: asking the backend, or else, after the delay, its end."""
+        return self.expires_at_s if self.is_refreshed_by_server else self.expires_at_s + delay_s
 
     def note_joined(self, sent_before: Traffic) -> None:
         """Take note of what the group had been written when the subscriber joined it."""
@@ -172,6 +200,8 @@ class Session:
         "deadline_s",
         "granted",
         "info",
+        "is_refreshed_by_server",
+        "meta",
         "pinged_at_s",
         "session_id",
         "state",
@@ -199,6 +229,10 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.granted: frozenset[str] = frozenset()
         """The channels that the connection's credentials gave it."""
+        self.meta = NOTHING
+        """What the backend is told of it, on request."""
+        self.is_refreshed_by_server = False
+        """Whether the backend is asked when the connection expires, and the client has nothing to do with it."""
         self.bucket = TokenBucket()
         self._settings = settings
         self._stale_at_s = now_s + settings.stale_close_delay_s
@@ -223,8 +257,10 @@ class Session:
         self._reschedule()
 
     def identify(self, identity: Identity, *, now_s: float, unix_s: float) -> None:
-        """Take over user, info and expiry of *identity*; a refresh does only this."""
+        """Take over user, info, meta if there is one, and expiry of *identity*; a refresh does only this."""
         self.user = identity.user
+        if identity.meta is not NOTHING:
+            self.meta = identity.meta
         self.inform(identity.info)
         self.expire_at(monotonic_expiry(identity.expires_at_s, now_s=now_s, unix_s=unix_s))
 
@@ -308,16 +344,16 @@ class Session:
             return [codes.STALE]
         if now_s >= self._pong_due_at_s:
             return [codes.NO_PONG]
-        if now_s >= self._expires_at_s + settings.expired_close_delay_s:
+        if now_s >= self._expiry_due_at_s and not self.is_refreshed_by_server:
             return [codes.CONNECTION_EXPIRED]
-        expired = [
-            each
-            for each in self.subscriptions.values()
-            if now_s >= each.expires_at_s + settings.expired_sub_close_delay_s
-        ]
-        if any(each.is_server_side for each in expired):
+        delay_s = settings.expired_sub_close_delay_s
+        expired = [each for each in self.subscriptions.values() if now_s >= each.due_at_s(delay_s=delay_s)]
+        if any(each.is_server_side and not each.is_refreshed_by_server for each in expired):
             return [codes.SUBSCRIPTION_EXPIRED]
-        actions: list[Action] = [SubscriptionExpired(each.channel.name) for each in expired]
+        actions: list[Action] = [self._expired(each, now_s=now_s) for each in expired]
+        if now_s >= self._expiry_due_at_s:
+            self._expires_at_s = now_s + REFRESH_AGAIN_S
+            actions.append(RefreshDue())
         if now_s >= self._next_ping_at_s:
             self._next_ping_at_s = now_s + settings.ping_interval_s
             self.pinged_at_s = now_s
@@ -327,15 +363,26 @@ class Session:
         self._reschedule()
         return actions
 
+    @property
+    def _expiry_due_at_s(self) -> float:
+        """When something is due: asking the backend, or else, after the delay, the end."""
+        delay_s = 0.0 if self.is_refreshed_by_server else self._settings.expired_close_delay_s
+        return self._expires_at_s + delay_s
+
+    def _expired(self, subscription: Subscription, *, now_s: float) -> Action:
+        if not subscription.is_refreshed_by_server:
+            return SubscriptionExpired(subscription.channel.name)
+        subscription.expires_at_s = now_s + REFRESH_AGAIN_S
+        return SubscriptionRefreshDue(subscription.channel.name)
+
     def _reschedule(self) -> None:
-        settings = self._settings
+        delay_s = self._settings.expired_sub_close_delay_s
         self.deadline_s = min(
             self._stale_at_s,
             self._next_ping_at_s,
             self._pong_due_at_s,
-            self._expires_at_s + settings.expired_close_delay_s,
-            min((each.expires_at_s for each in self.subscriptions.values()), default=NEVER)
-            + settings.expired_sub_close_delay_s,
+            self._expiry_due_at_s,
+            min((each.due_at_s(delay_s=delay_s) for each in self.subscriptions.values()), default=NEVER),
         )
 
 

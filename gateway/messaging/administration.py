@@ -13,6 +13,7 @@ import msgspec
 from gateway.broker.contract import Broker, BrokerError, Published
 from gateway.broker.outcome import Outcome
 from gateway.domain.channels import Channel, DataFormat
+from gateway.domain.identity import overrides_of
 from gateway.domain.stream import HistoryRange
 from gateway.messaging import directory
 from gateway.messaging.cluster import Cluster
@@ -35,7 +36,6 @@ from gateway.messaging.translation import (
     disconnect_of,
     failed,
     named,
-    overrides_of,
     stored,
     told,
 )

@@ -10,12 +10,14 @@ import msgspec
 from gateway.auth.tokens import TokenRefusedError
 from gateway.broker.contract import BrokerError, Published
 from gateway.broker.outcome import Outcome
+from gateway.domain.channels import Channel
 from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State, Subscription
 from gateway.messaging.calling import rpc, rpc_at_once
 from gateway.messaging.connecting import connect, refresh
 from gateway.messaging.conversation import MAX_WAITING, Conversation
+from gateway.messaging.granting import publish_if_granted
 from gateway.messaging.port import DUPLEX, Terms, Transport
 from gateway.messaging.queries import history, presence, presence_stats
 from gateway.messaging.services import Services
@@ -26,6 +28,8 @@ from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 from gateway.protocol.messages import Command, Publication, PublishRequest, Push, Reply
 from gateway.protocol.variants import ProtocolVariant
+from gateway.proxies.headers import NO_HEADERS, ClientHeaders
+from gateway.proxies.proxy import ProxyError
 
 _UNTIMED: Final = 15
 """The bits of a publish's number that are all zero in one that is timed: one in sixteen is."""
@@ -55,11 +59,17 @@ class ClientConversation(Conversation):
     variant: ProtocolVariant
 
     def __init__(
-        self, transport: Transport, variant: ProtocolVariant, services: Services, *, terms: Terms = DUPLEX
+        self,
+        transport: Transport,
+        variant: ProtocolVariant,
+        services: Services,
+        *,
+        terms: Terms = DUPLEX,
+        headers: ClientHeaders = NO_HEADERS,
     ) -> None:
         self._replies: list[bytes] = []
         self._publishes: deque[tuple[int, Outcome[Published]]] | None = None
-        super().__init__(transport, variant, services, terms=terms)
+        super().__init__(transport, variant, services, terms=terms, headers=headers)
 
     # From and to the transport.
 
@@ -140,7 +150,7 @@ class ClientConversation(Conversation):
             self._flush()
 
     def _refuse(self, command_id: int, method: str, error: ErrorCode) -> None:
-        self.services.counts.errors[method, error.code] += 1
+        self.services.counts.note_error(method, error.code)
         self._replies.append(self.variant.codec.reply(Reply(id=command_id, error=error)))
 
     # Commands.
@@ -161,11 +171,8 @@ class ClientConversation(Conversation):
             commands = self.services.counts.commands
             number = commands["publish"]
             commands["publish"] = number + 1
-            if number & _UNTIMED:
-                self._publish(command.id, publish)
-            else:
-                self._publish_timed(command.id, publish)
-            return None
+            # One in sixteen is timed, since that costs a twentieth of a publish.
+            return self._publish(command.id, publish, began_s=None if number & _UNTIMED else self.services.monotonic())
         if self._publishes:
             return self._after_publishes(command)
         return self._dispatch(command)
@@ -238,7 +245,7 @@ class ClientConversation(Conversation):
         except TokenRefusedError as refusal:
             self.note_token_failure(refusal)
             answer = refusal.answer
-        except BrokerError:
+        except (BrokerError, ProxyError):
             answer = codes.INTERNAL_ERROR
         self.note_duration(method, began_s)
         self._answer(command_id, method, answer)
@@ -261,17 +268,13 @@ class ClientConversation(Conversation):
 
     # Publish: the hot path.
 
-    def _publish_timed(self, command_id: int, request: PublishRequest) -> None:
-        """Do the same and note how long it took, which costs a twentieth of a publish and so is done for few."""
-        began_s = self.services.monotonic()
-        outcome = self._publish(command_id, request)
-        if outcome is None:
-            self.note_duration("publish", began_s)
-        else:
-            outcome.then(lambda _: self.note_duration("publish", began_s))
+    def _publish(
+        self, command_id: int, request: PublishRequest, *, began_s: float | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """Publish, and answer once that has succeeded or failed; returns what is left where the backend is asked first.
 
-    def _publish(self, command_id: int, request: PublishRequest) -> Outcome[Published] | None:
-        """Publish, and answer once that has succeeded or failed; returns what is still to be waited for."""
+        With *began_s*, note how long it takes from then on.
+        """
         services, session = self.services, self.session
         if not request.channel:
             self.disconnect(codes.PROTOCOL_VIOLATED)
@@ -284,9 +287,10 @@ class ClientConversation(Conversation):
         elif not channel.is_well_formed:
             outcome = codes.BAD_REQUEST
         else:
-            refusal = services.publisher.refuse(
-                channel, request.data, is_checked=self.variant.needs_json
-            ) or refuse_publish(
+            refusal = services.publisher.refuse(channel, request.data, is_checked=self.variant.needs_json)
+            if refusal is None and channel.options.publish_proxy_enabled:
+                return self._publish_if_granted(command_id, channel, request.data, began_s)
+            refusal = refusal or refuse_publish(
                 channel,
                 session.user,
                 is_subscribed=subscription is not None,
@@ -294,16 +298,36 @@ class ClientConversation(Conversation):
             )
             info = subscription.info if subscription else session.info
             outcome = refusal or services.publisher.publish(channel, request.data, info)
+        if began_s is not None:
+            self._note_when_settled(outcome, began_s)
         if self._publishes is None and isinstance(outcome, Outcome):
             if not outcome.is_settled:
                 self._publishes = deque(((command_id, outcome),))
                 outcome.then(self._answer_publishes)
-                return outcome
+                return None
             if outcome.error is None:
                 self._replies.append(self.variant.codec.published(command_id))
                 return None
         self._answer_in_order(command_id, "publish", outcome)
-        return outcome if isinstance(outcome, Outcome) else None
+        return None
+
+    async def _publish_if_granted(
+        self, command_id: int, channel: Channel, data: msgspec.Raw, began_s: float | None
+    ) -> None:
+        """Publish what the backend makes of it. Commands behind wait, so the reply keeps its place."""
+        outcome = await publish_if_granted(self, channel, data)
+        if isinstance(outcome, Disconnect):
+            self.disconnect(outcome)
+        elif outcome is not None:
+            if began_s is not None:
+                self._note_when_settled(outcome, began_s)
+            self._answer_in_order(command_id, "publish", outcome)
+
+    def _note_when_settled(self, outcome: Outcome[Published] | ErrorCode, began_s: float) -> None:
+        if isinstance(outcome, Outcome):
+            outcome.then(lambda _: self.note_duration("publish", began_s))
+        else:
+            self.note_duration("publish", began_s)
 
     def _answer_in_order(self, command_id: int, method: str, outcome: Outcome[Published] | ErrorCode) -> None:
         """Answer with what is refused, or not settled by the broker yet, behind the publishes that are not either."""
@@ -362,9 +386,6 @@ class ClientConversation(Conversation):
             self.disconnect(codes.INSUFFICIENT_STATE)
         else:
             self.unsubscribe(channel, codes.UNSUBSCRIBED_INSUFFICIENT_STATE)
-
-    def _subscription_expired(self, channel: str) -> None:
-        self.unsubscribe(channel, codes.UNSUBSCRIBED_EXPIRED)
 
     def _watch_channel(self, subscription: Subscription) -> None:
         told = protocol_variant(subscription.variant) or self.variant  # events have no tags to go by

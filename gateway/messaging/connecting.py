@@ -5,6 +5,7 @@ from gateway.domain.channels import Channel
 from gateway.domain.identity import Grant, Identity
 from gateway.domain.permissions import refuse_subscribe
 from gateway.domain.session import ttl
+from gateway.messaging.asking import ask_connect
 from gateway.messaging.conversation import Conversation
 from gateway.messaging.joining import Joining, Room, join_all
 from gateway.protocol import codes
@@ -17,6 +18,8 @@ from gateway.protocol.messages import (
     SubscribeRequest,
     SubscribeResult,
 )
+from gateway.proxies.answers import ConnectVerdict
+from gateway.proxies.proxy import Proxy
 
 
 async def connect(client: Conversation, request: ConnectRequest) -> ConnectResult | ErrorCode | Disconnect | None:
@@ -24,12 +27,15 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
 
     Raises:
         TokenRefusedError: with what the client gets.
+        ProxyError: the backend was to say who it is, and says nothing that could be used.
         BrokerError: a server-side subscription could not be made; none is left behind.
     """
     services, session = client.services, client.session
-    identity = await _authenticate(client, request)
-    if not isinstance(identity, Identity):
-        return identity
+    client.headers = services.proxies.kept_of_command(request.headers, client.headers)
+    verdict = await _authenticate(client, request)
+    if not isinstance(verdict, ConnectVerdict):
+        return verdict
+    identity = verdict.identity
     # Filed before anything is awaited, so that a user's connections that come together are all counted.
     if client.has_gone() or not client.admit(identity):
         return None
@@ -37,6 +43,7 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     if not isinstance(wanted, list):
         return wanted
     unix_s = services.unix()
+    session.is_refreshed_by_server = services.proxies.refresh is not None
     session.identify(identity, now_s=services.monotonic(), unix_s=unix_s)
     joinings = [_join(client, request, channel, grant) for channel, grant in wanted]
     if not await join_all(client, joinings):
@@ -52,12 +59,14 @@ async def connect(client: Conversation, request: ConnectRequest) -> ConnectResul
     subs = {joining.channel.name: _begin(joining, room) for joining in joinings}
     if not all(client.can_tell(joining.channel, subs[joining.channel.name].publications) for joining in joinings):
         return codes.INAPPROPRIATE_PROTOCOL
+    expires_at_s = 0 if session.is_refreshed_by_server else identity.expires_at_s
     settings, pings = services.session, not client.terms.uses_transport_pings
     return ConnectResult(
         client=session.client_id,
         version=services.version,
-        expires=bool(identity.expires_at_s),
-        ttl=ttl(identity.expires_at_s, unix_s=unix_s),
+        expires=bool(expires_at_s),
+        ttl=ttl(expires_at_s, unix_s=unix_s),
+        data=verdict.data,
         subs=subs,
         ping=max(round(settings.ping_interval_s), 1) if pings else 0,
         pong=bool(settings.pong_timeout_s) and pings,
@@ -85,7 +94,7 @@ def _begin(joining: Joining, room: Room) -> SubscribeResult:
 async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResult | ErrorCode | Disconnect | None:
     """Prolong the connection by a new token; everything but a fitting token ends it (3.7)."""
     services, session = client.services, client.session
-    if not request.token:
+    if not request.token or session.is_refreshed_by_server:
         return codes.PROTOCOL_VIOLATED
     unix_s = services.unix()
     try:
@@ -107,15 +116,30 @@ async def refresh(client: Conversation, request: RefreshRequest) -> RefreshResul
     return RefreshResult(expires=bool(identity.expires_at_s), ttl=ttl(identity.expires_at_s, unix_s=unix_s))
 
 
-async def _authenticate(client: Conversation, request: ConnectRequest) -> Identity | Disconnect:
+async def _authenticate(client: Conversation, request: ConnectRequest) -> ConnectVerdict | ErrorCode | Disconnect:
     """Find out who it is (3.1, 3)."""
     services = client.services
+    if not request.token and services.proxies.connect is not None:
+        return await _asked(client, services.proxies.connect, request)
     if not request.token:
-        return Identity() if services.is_insecure or services.is_anonymous_allowed else codes.PROTOCOL_VIOLATED
+        may_pass = services.is_insecure or services.is_anonymous_allowed
+        return ConnectVerdict(Identity()) if may_pass else codes.PROTOCOL_VIOLATED
     identity = await services.connection_tokens.connection(request.token, unix_s=services.unix())
     if not identity.user and services.refuses_anonymous_tokens:
         return codes.ANONYMOUS_REFUSED
-    return identity.without_expiry() if services.is_insecure else identity
+    return ConnectVerdict(identity.without_expiry() if services.is_insecure else identity)
+
+
+async def _asked(
+    client: Conversation, proxy: Proxy[ConnectVerdict], request: ConnectRequest
+) -> ConnectVerdict | ErrorCode | Disconnect:
+    """Have the backend say who it is."""
+    verdict = await ask_connect(client, proxy, request)
+    if not isinstance(verdict, ConnectVerdict):
+        return verdict
+    identity, unix_s = verdict.identity, client.services.unix()
+    ends = [identity.expires_at_s, *(grant.expires_at_s for grant in identity.grants)]
+    return codes.EXPIRED if any(0 < end <= unix_s for end in ends) else verdict
 
 
 def _server_side(

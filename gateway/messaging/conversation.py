@@ -16,8 +16,16 @@ from typing import Any, Final
 from gateway.domain.channels import Channel, DataFormat
 from gateway.domain.counts import Dropped
 from gateway.domain.identity import Identity
-from gateway.domain.session import SendPing, State, Subscription, SubscriptionExpired
+from gateway.domain.session import (
+    RefreshDue,
+    SendPing,
+    State,
+    Subscription,
+    SubscriptionExpired,
+    SubscriptionRefreshDue,
+)
 from gateway.messaging.counted import Counted
+from gateway.messaging.granting import refresh_connection, refresh_subscription
 from gateway.messaging.port import DUPLEX, Terms, Transport
 from gateway.messaging.services import Services
 from gateway.protocol import codes
@@ -25,6 +33,7 @@ from gateway.protocol.codes import Disconnect, Unsubscribed
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import Publication
 from gateway.protocol.variants import Variant
+from gateway.proxies.headers import NO_HEADERS, ClientHeaders
 
 MAX_WAITING: Final = 256
 MAX_WAITING_BYTES: Final = 262144
@@ -40,12 +49,23 @@ class Conversation(Counted, ABC):
         "_line",
         "_waiting_bytes",
         "deadline_s",
+        "headers",
         "is_deaf",
         "wheel_slot",
     )
 
-    def __init__(self, transport: Transport, variant: Variant, services: Services, *, terms: Terms = DUPLEX) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        variant: Variant,
+        services: Services,
+        *,
+        terms: Terms = DUPLEX,
+        headers: ClientHeaders = NO_HEADERS,
+    ) -> None:
         super().__init__(transport, variant, services, terms)
+        self.headers = headers
+        """What the backend may be told of the client's own headers."""
         self._begun: list[str | None] = []
         """The lanes of the commands that are being carried out and wait for something."""
         self._line: deque[tuple[Any, str | None]] | None = None
@@ -91,10 +111,6 @@ class Conversation(Counted, ABC):
             self._flush()
         except Exception:  # noqa: BLE001 - the others of this turn are to be flushed, too
             self._failed()
-
-    @abstractmethod
-    def _subscription_expired(self, channel: str) -> None:
-        """End a subscription whose time is over, and tell the client."""
 
     @abstractmethod
     def tell_gap(self, channel: str) -> None:
@@ -283,11 +299,23 @@ class Conversation(Counted, ABC):
                 case SendPing():
                     self._ping()
                 case SubscriptionExpired(channel):
-                    self._subscription_expired(channel)
+                    self.unsubscribe(channel, codes.UNSUBSCRIBED_EXPIRED)
+                case RefreshDue():
+                    self.services.spawn(self._ask(refresh_connection(self)))
+                case SubscriptionRefreshDue(channel):
+                    subscription = self.session.subscriptions[channel]
+                    self.services.spawn(self._ask(refresh_subscription(self, subscription)))
                 case Disconnect():
                     self.disconnect(action)
         if not self.has_gone():
             self.watch()
+
+    async def _ask(self, refreshing: Coroutine[Any, Any, None]) -> None:
+        """Have the backend asked beside the commands: what these do is not changed by it, so they need not wait."""
+        try:
+            await refreshing
+        except Exception:  # noqa: BLE001 - as above
+            self._failed()
 
     # Who it is.
 

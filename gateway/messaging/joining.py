@@ -58,7 +58,8 @@ class Joining:
         self._request = request
         self._grant = grant
         features = granted_features(client, channel, request, grant.overrides)
-        is_asking = request.recover or (channel.options.auto_cache_recover and features.is_recoverable)
+        brings_cache = channel.options.auto_cache_recover or (grant.recovers_cache and self._mode is RecoveryMode.CACHE)
+        is_asking = request.recover or (brings_cache and features.is_recoverable)
         self._is_asking = is_asking
         self._is_recovering = is_asking and features.is_recoverable
         self.subscription = _subscription(client, channel, grant, features, is_server_side=is_server_side)
@@ -156,9 +157,10 @@ class Joining:
                 recovered = extend(self._mode, recover(self._mode, self._since, page), delivered)
                 if not self._recover(recovered, result, room):
                     return None
-        grant = self._grant
-        result.expires = bool(grant.expires_at_s)
-        result.ttl = ttl(grant.expires_at_s, unix_s=self._client.services.unix())
+        grant, subscription = self._grant, self.subscription
+        if not (subscription.is_refreshed_by_server or subscription.is_server_side):
+            result.expires = bool(grant.expires_at_s)
+            result.ttl = ttl(grant.expires_at_s, unix_s=self._client.services.unix())
         result.data = grant.data
         result.publish_debounce = round(self.channel.options.publish_debounce_s * 1000)
         return result
@@ -320,4 +322,11 @@ def _subscription(
     if grant.info is not NOTHING:
         info = ClientInfo(session.user, session.client_id, info.conn_info, grant.info)
     expires_at_s = monotonic_expiry(grant.expires_at_s, now_s=services.monotonic(), unix_s=services.unix())
-    return Subscription(channel, info=info, is_server_side=is_server_side, expires_at_s=expires_at_s, features=features)
+    return Subscription(
+        channel,
+        info=info,
+        is_server_side=is_server_side,
+        expires_at_s=expires_at_s,
+        features=features,
+        is_refreshed_by_server=channel.options.sub_refresh_proxy_enabled,
+    )

@@ -62,7 +62,8 @@ class LocalOrders:
                 client.session.inform(payload(order.info))
             client.watch()
             if isinstance(client, ClientConversation):
-                refreshed = RefreshResult(bool(order.expires_at_s), ttl(order.expires_at_s, unix_s=unix_s))
+                told_s = 0 if client.session.is_refreshed_by_server else order.expires_at_s
+                refreshed = RefreshResult(bool(told_s), ttl(told_s, unix_s=unix_s))
                 client.push(Push(refresh=refreshed))
 
     def channels(self) -> Iterable[tuple[str, int]]:

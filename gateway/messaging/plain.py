@@ -15,10 +15,11 @@ from gateway.broker.contract import BrokerError, Published
 from gateway.broker.outcome import Outcome
 from gateway.domain.channels import Channel, DataFormat
 from gateway.domain.identity import Grant, Identity
-from gateway.domain.permissions import refuse_publish, refuse_subscribe
+from gateway.domain.permissions import refuse_publish, refuse_subscribe, subscribe_is_asked
 from gateway.domain.ratelimit import RateLimit, Verdict
 from gateway.domain.session import State, Subscription
 from gateway.messaging.conversation import Conversation
+from gateway.messaging.granting import granted, publish_if_granted
 from gateway.messaging.handlers import Answer, Request
 from gateway.messaging.joining import Joining, Room, join_all
 from gateway.messaging.port import DUPLEX_WITH_OWN_PINGS, Transport
@@ -26,8 +27,10 @@ from gateway.messaging.services import Services
 from gateway.protocol import codes
 from gateway.protocol.codes import Disconnect, ErrorCode, Unsubscribed
 from gateway.protocol.json_codec import is_json
-from gateway.protocol.messages import SubscribeRequest
+from gateway.protocol.messages import NOTHING, SubscribeRequest
 from gateway.protocol.variants import PlainVariant, Variant
+from gateway.proxies.headers import NO_HEADERS, ClientHeaders
+from gateway.proxies.proxy import ProxyError
 
 NORMAL_CLOSURE: Final = 1000
 GOING_AWAY: Final = 1001
@@ -66,14 +69,23 @@ class PlainConversation(Conversation):
     variant: PlainVariant
 
     def __init__(
-        self, transport: Transport, variant: PlainVariant, services: Services, *, channel: str, binary: PlainVariant
+        self,
+        transport: Transport,
+        variant: PlainVariant,
+        services: Services,
+        *,
+        channel: str,
+        binary: PlainVariant,
+        headers: ClientHeaders = NO_HEADERS,
     ) -> None:
         self._channel_name = channel
         self._binary = binary
         self._handler = ""
         self._awaits_token = True
-        super().__init__(transport, variant, services, terms=DUPLEX_WITH_OWN_PINGS)
-        if services.is_anonymous_allowed or services.is_insecure:
+        super().__init__(transport, variant, services, terms=DUPLEX_WITH_OWN_PINGS, headers=headers)
+        # Who has no token is asked about where there is a connect proxy, and this protocol's clients say nothing that
+        # could be asked with.
+        if services.proxies.connect is None and (services.is_anonymous_allowed or services.is_insecure):
             self.submit(_Open())
 
     # From and to the transport.
@@ -100,7 +112,7 @@ class PlainConversation(Conversation):
         self._write(self.variant.message(msgspec.json.encode(value)))
 
     def _refuse(self, error: ErrorCode) -> None:
-        self.services.counts.errors["plain", error.code] += 1
+        self.services.counts.note_error("plain", error.code)
         self._answer({"error": {"code": error.code, "message": error.message}})
 
     def _ping(self) -> None:
@@ -125,9 +137,6 @@ class PlainConversation(Conversation):
 
     def _watch_channel(self, subscription: Subscription) -> None:
         """Do nothing: this protocol has no words for who comes and goes."""
-
-    def _subscription_expired(self, channel: str) -> None:
-        raise AssertionError(f"plain subscriptions do not expire, {channel!r} did")
 
     def _closing(self, disconnect: Disconnect) -> Disconnect:
         if disconnect.code < codes.CONNECTION_CLOSED.code:
@@ -154,8 +163,7 @@ class PlainConversation(Conversation):
                 return None
         if self._handler:
             return self._call(self._handler, command)
-        self._publish(command)
-        return None
+        return self._publish(command)
 
     def _is_within_rate(self, limit: RateLimit) -> bool:
         verdict = self.session.bucket.take(limit, now_s=self.services.monotonic())
@@ -174,7 +182,7 @@ class PlainConversation(Conversation):
     async def _listen_or_leave(self, identity: Identity, *, tolerated: ErrorCode | None = None) -> None:
         try:
             refusal = await self._listen(identity)
-        except BrokerError:
+        except (BrokerError, ProxyError):
             self.disconnect(codes.SERVER_ERROR)
             return
         if refusal is not None and refusal is not tolerated:
@@ -210,12 +218,16 @@ class PlainConversation(Conversation):
             return refusal
         if self.has_gone() or not self.admit(identity):
             return None
-        self._handler = channel.options.handler
-        is_new = not self._handler and channel.name not in session.subscriptions
+        is_new = not channel.options.handler and channel.name not in session.subscriptions
+        session.is_refreshed_by_server = services.proxies.refresh is not None
         session.identify(identity, now_s=services.monotonic(), unix_s=services.unix())
+        grant = await self._grant(channel, identity)
+        if not isinstance(grant, Grant):
+            return grant
+        self._handler = channel.options.handler
         joining = None
         if is_new:
-            joining = Joining(self, channel, SubscribeRequest(), Grant(channel.name), is_server_side=False)
+            joining = Joining(self, channel, SubscribeRequest(), grant, is_server_side=False)
             if not await join_all(self, [joining]):
                 return None
         session.accept(identity, now_s=services.monotonic(), unix_s=services.unix(), random=services.random())
@@ -236,11 +248,24 @@ class PlainConversation(Conversation):
             return codes.PERMISSION_DENIED  # needs a subscription token, which this protocol has no place for
         if not channel.is_well_formed:
             return codes.BAD_REQUEST
-        if any(grant.channel == channel.name for grant in identity.grants):
+        if _is_granted(channel, identity) or subscribe_is_asked(channel):
             return None
         return refuse_subscribe(channel, identity.user, is_insecure=self.services.is_insecure)
 
-    def _publish(self, message: "_Message") -> None:
+    async def _grant(self, channel: Channel, identity: Identity) -> Grant | ErrorCode | None:
+        """Have the backend decide where it does; `None` if the client has gone, or is sent away by it."""
+        if not subscribe_is_asked(channel) or _is_granted(channel, identity):
+            return Grant(channel.name)
+        answer = await granted(self, channel, NOTHING)
+        if self.has_gone():
+            return None
+        if isinstance(answer, Disconnect):
+            self.disconnect(answer)
+            return None
+        # The backend's own codes and words have no place in this protocol.
+        return codes.PERMISSION_DENIED if isinstance(answer, ErrorCode) else answer
+
+    def _publish(self, message: "_Message") -> Coroutine[Any, Any, None] | None:
         services, session = self.services, self.session
         services.counts.commands["publish"] += 1
         subscription = session.subscriptions.get(self._channel_name)
@@ -251,8 +276,20 @@ class PlainConversation(Conversation):
             error = services.publisher.refuse(channel, message.payload, is_checked=False)
         else:
             error = codes.BAD_REQUEST
+        if error is None and channel.options.publish_proxy_enabled:
+            return self._publish_if_granted(channel, message.payload)
         error = error or refuse_publish(channel, session.user, is_subscribed=True, is_insecure=services.is_insecure)
-        outcome = error or services.publisher.publish(channel, message.payload, subscription.info)
+        self._answer_when_settled(error or services.publisher.publish(channel, message.payload, subscription.info))
+        return None
+
+    async def _publish_if_granted(self, channel: Channel, data: bytes) -> None:
+        outcome = await publish_if_granted(self, channel, data)
+        if isinstance(outcome, Disconnect):
+            self.disconnect(outcome)
+        elif outcome is not None:
+            self._answer_when_settled(outcome)
+
+    def _answer_when_settled(self, outcome: Outcome[Published] | ErrorCode) -> None:
         if isinstance(outcome, ErrorCode):
             self._refuse(outcome)
         elif not outcome.is_settled or outcome.error is not None:
@@ -311,6 +348,11 @@ def _token_of(message: _Message) -> Any:
         return msgspec.json.decode(message.payload, type=_TokenMessage).token
     except (msgspec.MsgspecError, RecursionError):
         return UNSET
+
+
+def _is_granted(channel: Channel, identity: Identity) -> bool:
+    """Tell whether the token names *channel*."""
+    return any(grant.channel == channel.name for grant in identity.grants)
 
 
 def _fits(message: _Message, data_format: DataFormat) -> bool:

@@ -20,6 +20,8 @@ def put_in_force(rules: Rules, services: Services) -> None:
     """
     changed = rules.channels.changed_since(services.channels)
     services.fanout.flush()  # what has come goes out by the rules that it came under
+    for proxy in services.proxies.not_in(rules.proxies):
+        services.spawn(proxy.retire())
     services.adopt(rules)
     services.reader.recovery_limit = rules.session.recovery_max_publication_limit
     services.presences.interval_s = rules.session.presence_update_interval_s

@@ -25,6 +25,7 @@ from gateway.messaging.publishing import Publisher
 from gateway.messaging.reading import StreamReader
 from gateway.messaging.subscriptions import Interest
 from gateway.messaging.turn import Turn
+from gateway.proxies.proxies import Proxies
 
 if TYPE_CHECKING:
     from gateway.messaging.conversation import Conversation
@@ -50,6 +51,7 @@ class Rules:
     connection_tokens: TokenVerifier
     subscription_tokens: TokenVerifier
     handlers: Handlers
+    proxies: Proxies
 
 
 @dataclass(slots=True, kw_only=True)

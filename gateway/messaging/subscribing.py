@@ -3,9 +3,10 @@
 from gateway.auth.tokens import TokenRefusedError
 from gateway.domain.channels import Channel
 from gateway.domain.identity import Grant
-from gateway.domain.permissions import refuse_subscribe
+from gateway.domain.permissions import refuse_subscribe, subscribe_is_asked
 from gateway.domain.session import monotonic_expiry, ttl
 from gateway.messaging.conversation import Conversation
+from gateway.messaging.granting import granted
 from gateway.messaging.joining import Joining, Room, join_all
 from gateway.messaging.wishes import Wishes, read_wishes
 from gateway.protocol import codes
@@ -25,24 +26,20 @@ async def subscribe(client: Conversation, request: SubscribeRequest) -> Subscrib
 
     Raises:
         TokenRefusedError: with what the client gets.
+        ProxyError: the backend was to decide, and says nothing that could be used.
         BrokerError: the client is not subscribed.
     """
-    services = client.services
     channel = _refuse_name(client, request.channel)
     if not isinstance(channel, Channel):
         return channel
-    grant = Grant(channel.name)
-    if request.token:
-        grant = await _read_token(client, channel.name, request.token)
-    else:
-        denied = refuse_subscribe(channel, client.session.user, is_insecure=services.is_insecure)
-        if denied is not None:
-            return denied
+    grant = await _grant(client, channel, request)
+    if not isinstance(grant, Grant):
+        return grant
     if not client.can_carry(channel):
         return codes.NOT_AVAILABLE
     if client.has_gone():
         return None
-    wishes = read_wishes(channel, request, filter_limit=services.session.tags_filter_limit)
+    wishes = read_wishes(channel, request, filter_limit=client.services.session.tags_filter_limit)
     if not isinstance(wishes, Wishes):
         return wishes
     joining = Joining(client, channel, request, grant, is_server_side=False, wishes=wishes)
@@ -86,6 +83,8 @@ async def sub_refresh(
     subscription = session.subscriptions.get(request.channel)
     if subscription is None:
         return codes.PERMISSION_DENIED
+    if subscription.is_refreshed_by_server:
+        return codes.PROTOCOL_VIOLATED
     if not request.token:
         return codes.BAD_REQUEST
     try:
@@ -116,6 +115,16 @@ def _refuse_name(client: Conversation, name: str) -> Channel | ErrorCode | Disco
     if isinstance(channel, Channel) and not channel.is_well_formed:
         return codes.BAD_REQUEST
     return channel
+
+
+async def _grant(client: Conversation, channel: Channel, request: SubscribeRequest) -> Grant | ErrorCode | Disconnect:
+    """Carry out steps 3 to 8 of protocol.md 3.4."""
+    if request.token:
+        return await _read_token(client, channel.name, request.token)
+    if subscribe_is_asked(channel):
+        return await granted(client, channel, request.data)
+    denied = refuse_subscribe(channel, client.session.user, is_insecure=client.services.is_insecure)
+    return denied or Grant(channel.name)
 
 
 async def _read_token(client: Conversation, channel: str, token: str) -> Grant:

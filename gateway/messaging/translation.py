@@ -3,25 +3,21 @@
 import base64
 import binascii
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.broker.contract import BrokerError
-from gateway.domain.identity import Overrides
 from gateway.messaging.control import NodeInfo
 from gateway.messaging.publishing import MAX_VERSION, Extras
 from gateway.messaging.trends import Point
 from gateway.protocol import codes, server_api
+from gateway.protocol.closing import closing_with
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.json_codec import is_json
 from gateway.protocol.messages import NOTHING, Publication, payload
-from gateway.protocol.server_api import BroadcastCall, DisconnectReason, PublishCall, Refusal, SubscriptionOverrides
+from gateway.protocol.server_api import BroadcastCall, DisconnectReason, PublishCall, Refusal
 from gateway.protocol.server_results import NodeMetrics, NodeResult, SilentNode, StoredPublication
-
-_DISCONNECT_CODES: Final = range(3000, 5000)
-_MAX_REASON_BYTES: Final = 123
-_REASONS: Final = {disconnect.code: disconnect.reason for disconnect in codes.DISCONNECTS}
 
 
 class Content(NamedTuple):
@@ -84,21 +80,10 @@ def disconnect_of(asked: DisconnectReason | None) -> Disconnect | Refusal:
     """Return what clients are told; the reason is never empty and never JSON (protocol.md 1.2)."""
     if asked is None:
         return codes.FORCE_DISCONNECT
-    if asked.code not in _DISCONNECT_CODES:
-        return bad(f"disconnect.code is {asked.code}, and {_DISCONNECT_CODES[0]} to {_DISCONNECT_CODES[-1]} are codes")
-    reason = asked.reason or _REASONS.get(asked.code, codes.FORCE_DISCONNECT.reason)
-    told = reason.encode()
-    if len(told) > _MAX_REASON_BYTES or is_json(told):
-        return bad(f"disconnect.reason is a text of at most {_MAX_REASON_BYTES} bytes, and nothing that is JSON")
-    return Disconnect(asked.code, reason)
-
-
-def overrides_of(asked: SubscriptionOverrides | None) -> Overrides:
-    """Return what a subscription has otherwise than its channel."""
-    if asked is None:
-        return Overrides()
-    values = {name: getattr(asked, name) for name in asked.__struct_fields__}
-    return Overrides(**{name: each.value for name, each in values.items() if each is not None})
+    try:
+        return closing_with(asked.code, asked.reason)
+    except ValueError as error:
+        return bad(str(error))
 
 
 def stored(publication: Publication, *, is_json_known: bool) -> StoredPublication:

@@ -68,15 +68,22 @@ class JSONCodec:
     def publication(self, channel: str | int, publication: Publication) -> bytes:
         """Encode one publication as a push; raw newlines in its payload go, since a message is one line (2.1)."""
         encoded = b'{"push":{%b,"pub":%b}}' % (_place(channel), _ENCODER.encode(publication))
-        if b"\n" in encoded or b"\r" in encoded:
-            # Inside JSON text a raw line end can only be a blank between tokens, so it may go. The carriage return goes
-            # too: it would end a line of an event stream.
-            return encoded.translate(None, b"\r\n")
+        if b"\n" in encoded or b"\r" in encoded:  # mostly not, and then a call would cost more than the looks
+            return on_one_line(encoded)
         return encoded
 
     def join(self, messages: Sequence[bytes]) -> bytes:
         """Put several messages into one frame, without a trailing newline (1.3)."""
         return b"\n".join(messages)
+
+
+def on_one_line(text: bytes) -> bytes:
+    """Return JSON *text* without raw line ends, since a message is one line (2.1).
+
+    Inside JSON they can only be blanks between tokens, so they may go. The carriage return goes, too: it would end a
+    line of an event stream.
+    """
+    return text.translate(None, b"\r\n")
 
 
 def has_deeper_nesting(text: bytes, *, limit: int) -> bool:

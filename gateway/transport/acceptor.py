@@ -171,6 +171,7 @@ class Gate:
         query = parse_qs(query_string) if query_string else {}
         services = self._services
         window_bits = connection.compression_window_bits
+        headers = services.proxies.kept_of_request(request.headers.raw_items())
         if path == CLIENT_PATH:
             variants = self._variants
             is_protobuf = self._wants_protobuf(request, query)
@@ -181,13 +182,15 @@ class Gate:
                     variants.protobuf(window_bits) if is_protobuf else variants.json(window_bits),
                     services,
                     terms=DUPLEX_WITH_OWN_PINGS if query.get("cf_ws_frame_ping_pong") == ["true"] else DUPLEX,
+                    headers=headers,
                 ),
             )
         named = unquote(path.removeprefix(PLAIN_PATH).removeprefix("/"))
         channel = named or query.get("channel", [""])[0] or self._plain.default_channel
         plain, binary = self._variants.plain(window_bits)
         return self._accepted(
-            connection, PlainConversation(connection, plain, services, channel=channel, binary=binary)
+            connection,
+            PlainConversation(connection, plain, services, channel=channel, binary=binary, headers=headers),
         )
 
     def _wants_protobuf(self, request: Request, query: dict[str, list[str]]) -> bool:

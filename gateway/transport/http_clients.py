@@ -141,7 +141,7 @@ class HTTPClients:
                 return
             headers = [*kind.headers, *_UNBUFFERED, *request.cors, *([_KEEP_ALIVE] if request.is_persistent else [])]
             variant = kind.binary if request.is_binary else kind.text
-            await stream.run(headers, kind.preamble, partial(self._converse, kind, variant), said)
+            await stream.run(headers, kind.preamble, partial(self._converse, kind, variant, request), said)
         except UnreadableError as error:
             admission.note_refused("body", status=error.status.value, address=request.address)
             await request.answer_unreadable(error)
@@ -165,8 +165,12 @@ class HTTPClients:
     async def _body(self, request: Request, *, limit: int) -> bytes:
         return await request.body(limit=limit, timeout_s=self._services.session.stale_close_delay_s)
 
-    def _converse(self, kind: StreamKind, variant: StreamVariant, stream: Stream) -> ClientConversation:
-        conversation = ClientConversation(stream, variant, self._services, terms=kind.terms)
+    def _converse(
+        self, kind: StreamKind, variant: StreamVariant, request: Request, stream: Stream
+    ) -> ClientConversation:
+        services = self._services
+        headers = services.proxies.kept_of_request(request.headers())
+        conversation = ClientConversation(stream, variant, services, terms=kind.terms, headers=headers)
         self._admission.note_accepted(conversation)
         return conversation
 

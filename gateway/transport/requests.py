@@ -1,7 +1,7 @@
 """An HTTP request of a client without a WebSocket: what its head says, its body, bounded, and the way to answer it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -72,6 +72,11 @@ class Request:
                 self.is_persistent = False
             elif name == b"access-control-request-headers":
                 self._asked_for = value
+
+    def headers(self) -> Iterator[tuple[str, str]]:
+        """Iterate over its headers; each byte of them is a character."""
+        for name, value in self.scope["headers"]:
+            yield name.decode("latin-1"), value.decode("latin-1")
 
     def allow_origin(self) -> None:
         """Let the page that made the request read what is answered."""

@@ -24,6 +24,7 @@ from gateway.broker.redis.keys import Keys
 from gateway.observability.metrics import FAMILIES
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.messages import Publication
+from tests.support.backends import backend
 from tests.support.nodes import SECRET, RunningNode, running_node
 from tests.support.processes import ask
 from tests.support.promtool import complaints, find_promtool
@@ -381,6 +382,30 @@ async def tls_and_drain(folder: Path, pages: Pages) -> None:
         await pages.show(node, has("gateway_drain_sent_away_total"))
 
 
+async def proxies(pages: Pages) -> None:
+    """One call hangs and another waits behind it; a backend that is not there is left in peace."""
+    nowhere = {"name": "nowhere", "endpoint": "http://127.0.0.1:1/", "breaker": {"failures": 1, "pause": "30s"}}
+    async with backend({"/": b""}) as server:
+        rpc = {
+            "proxy": {"endpoint": server.url(), "concurrency_limit": 1, "timeout": "30s"},
+            "without_namespace": {"proxy_enabled": True},
+            "namespaces": [{"name": "nowhere", "proxy_enabled": True, "proxy_name": "nowhere"}],
+        }
+        async with (
+            running_node(TABLE, {"proxies": [nowhere], "rpc": rpc}) as node,
+            client(node) as ann,
+            client(node) as bob,
+            client(node) as eve,
+        ):
+            calls = [asyncio.create_task(each.ask(rpc={"method": "m"})) for each in (ann, bob)]
+            await eve.ask(rpc={"method": "nowhere:m"})
+            await pages.show(node, has("gateway_proxy_breaker_state"))
+            await pages.show(node, has("gateway_proxy_calls_in_flight"))
+            await pages.show(node, has("gateway_proxy_calls_waiting"))
+            for call in calls:
+                call.cancel()
+
+
 async def everything(folder: Path) -> Pages:
     pages = Pages()
     async with redis_server(persistent=True) as redis:
@@ -389,6 +414,7 @@ async def everything(folder: Path) -> Pages:
             for step in (ordinary_life, patches_and_filters, strangers, slow_reader, admin, outage):
                 await step(node, other, redis, pages)
     await key_set(pages)
+    await proxies(pages)
     await tls_and_drain(folder, pages)
     return pages
 

@@ -3,6 +3,8 @@
 All times are multiples of an eighth of a second, so that the model's sums are exact and can be compared for equality.
 """
 
+from typing import NamedTuple
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,13 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.domain.channels import Channel, Channels, ChannelSettings
 from gateway.domain.identity import Identity
 from gateway.domain.session import (
+    REFRESH_AGAIN_S,
     Action,
+    RefreshDue,
     SendPing,
     Session,
     SessionSettings,
     State,
     Subscription,
     SubscriptionExpired,
+    SubscriptionRefreshDue,
     monotonic_expiry,
 )
 from gateway.domain.wheel import NEVER
@@ -29,6 +34,14 @@ EIGHTHS = st.integers(0, 400).map(lambda eighths: eighths / 8)
 LIVES = st.one_of(st.just(0), st.integers(-5, 120))
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 MANY = st.sampled_from([1, 3])
+
+
+class Joined(NamedTuple):
+    """A subscription: when it expires, and what then."""
+
+    expires_at_s: float = NEVER
+    is_server_side: bool = False
+    is_refreshed_by_server: bool = False
 
 
 class Model(RuleBasedStateMachine):
@@ -62,7 +75,7 @@ class Model(RuleBasedStateMachine):
         self.now_s = 1000.0
         self.session = Session("c", self.settings, now_s=self.now_s)
         self.waits: dict[str, float] = {"stale": self.now_s + stale_s}
-        self.subscriptions: dict[str, tuple[float, bool]] = {}
+        self.subscriptions: dict[str, Joined] = {}
         self.may_wake_early = False
 
     def is_in(self, *states: State) -> bool:
@@ -79,7 +92,11 @@ class Model(RuleBasedStateMachine):
     def ends(self) -> dict[str, float]:
         """When each expiring subscription ends."""
         delay_s = self.settings.expired_sub_close_delay_s
-        return {name: at_s + delay_s for name, (at_s, _) in self.subscriptions.items() if at_s != NEVER}
+        return {
+            name: each.expires_at_s + (0 if each.is_refreshed_by_server else delay_s)
+            for name, each in self.subscriptions.items()
+            if each.expires_at_s != NEVER
+        }
 
     @precondition(lambda self: self.is_in(State.OPENED))
     @rule()
@@ -87,8 +104,9 @@ class Model(RuleBasedStateMachine):
         self.session.state = State.AUTHENTICATING
 
     @precondition(lambda self: self.is_in(State.AUTHENTICATING))
-    @rule(life_s=LIVES, eighths=st.integers(0, 7))
-    def accept(self, life_s: int, eighths: int) -> None:
+    @rule(life_s=LIVES, eighths=st.integers(0, 7), is_refreshed_by_server=st.booleans())
+    def accept(self, life_s: int, eighths: int, *, is_refreshed_by_server: bool) -> None:
+        self.session.is_refreshed_by_server = is_refreshed_by_server
         identity = Identity(user="42", expires_at_s=self.expiry(life_s))
         self.session.accept(identity, now_s=self.now_s, unix_s=self.unix_s, random=eighths / 8)
         interval_s = self.settings.ping_interval_s
@@ -101,7 +119,8 @@ class Model(RuleBasedStateMachine):
         self.waits.pop("expiry", None)
         if identity.expires_at_s:
             left_s = identity.expires_at_s - self.unix_s
-            self.waits["expiry"] = self.now_s + left_s + self.settings.expired_close_delay_s
+            delay_s = 0 if self.session.is_refreshed_by_server else self.settings.expired_close_delay_s
+            self.waits["expiry"] = self.now_s + left_s + delay_s
         self.may_wake_early = False
 
     @precondition(lambda self: self.is_in(State.AUTHENTICATING))
@@ -118,8 +137,8 @@ class Model(RuleBasedStateMachine):
         self.expires(identity)
 
     @precondition(lambda self: self.is_in(State.CONNECTED))
-    @rule(name=NAMES, life_s=LIVES, is_server_side=st.booleans())
-    def join(self, name: str, life_s: int, *, is_server_side: bool) -> None:
+    @rule(name=NAMES, life_s=LIVES, is_server_side=st.booleans(), is_refreshed_by_server=st.booleans())
+    def join(self, name: str, life_s: int, *, is_server_side: bool, is_refreshed_by_server: bool) -> None:
         refusal = self.session.refuse_joining(name, max_length=255)
         assert refusal == (codes.ALREADY_SUBSCRIBED if name in self.subscriptions else None)
         if refusal is not None:
@@ -127,9 +146,8 @@ class Model(RuleBasedStateMachine):
         channel = CHANNELS.resolve(name)
         assert isinstance(channel, Channel)
         at_s = monotonic_expiry(self.expiry(life_s), now_s=self.now_s, unix_s=self.unix_s)
-        info = self.session.info
-        self.session.join(Subscription(channel, info=info, is_server_side=is_server_side, expires_at_s=at_s))
-        self.subscriptions[name] = at_s, is_server_side
+        self.subscriptions[name] = joined = Joined(at_s, is_server_side, is_refreshed_by_server)
+        self.session.join(Subscription(channel, info=self.session.info, **joined._asdict()))
         if at_s != NEVER:
             self.may_wake_early = False
 
@@ -138,7 +156,7 @@ class Model(RuleBasedStateMachine):
     def leave(self, name: str) -> None:
         left = self.session.leave(name)
         assert (left is not None) == (name in self.subscriptions)
-        if self.subscriptions.pop(name, (NEVER, False))[0] != NEVER:
+        if self.subscriptions.pop(name, Joined()).expires_at_s != NEVER:
             self.may_wake_early = True
 
     @precondition(lambda self: self.is_in(State.CONNECTED) and bool(self.subscriptions))
@@ -147,7 +165,7 @@ class Model(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.subscriptions)))
         at_s = monotonic_expiry(self.expiry(life_s), now_s=self.now_s, unix_s=self.unix_s)
         self.session.refresh_subscription(self.session.subscriptions[name], at_s)
-        self.subscriptions[name] = at_s, self.subscriptions[name][1]
+        self.subscriptions[name] = self.subscriptions[name]._replace(expires_at_s=at_s)
         self.may_wake_early = False
 
     @precondition(lambda self: self.is_in(*set(State) - {State.CLOSED}))
@@ -183,13 +201,17 @@ class Model(RuleBasedStateMachine):
             ("pong", codes.NO_PONG),
             ("expiry", codes.CONNECTION_EXPIRED),
         ):
-            if what in over:
+            if what in over and not (what == "expiry" and self.session.is_refreshed_by_server):
                 return [end]
         ended = [name for name, at_s in self.ends().items() if self.now_s >= at_s]
-        if any(self.subscriptions[name][1] for name in ended):
+        asked_about = {name for name in ended if self.subscriptions[name].is_refreshed_by_server}
+        if any(self.subscriptions[name].is_server_side and name not in asked_about for name in ended):
             return [codes.SUBSCRIPTION_EXPIRED]
-        pings: list[Action] = [SendPing()] if "ping" in over else []
-        return [*map(SubscriptionExpired, ended), *pings]
+        due: list[Action] = [
+            SubscriptionRefreshDue(name) if name in asked_about else SubscriptionExpired(name) for name in ended
+        ]
+        due += [RefreshDue()] if "expiry" in over else []
+        return [*due, SendPing()] if "ping" in over else due
 
     def obey(self, actions: list[Action]) -> None:
         for action in actions:
@@ -200,6 +222,11 @@ class Model(RuleBasedStateMachine):
                         self.waits["pong"] = self.now_s + self.settings.pong_timeout_s
                 case SubscriptionExpired(channel):
                     self.leave(channel)
+                case RefreshDue():
+                    self.waits["expiry"] = self.now_s + REFRESH_AGAIN_S
+                case SubscriptionRefreshDue(channel):
+                    again_s = self.now_s + REFRESH_AGAIN_S
+                    self.subscriptions[channel] = self.subscriptions[channel]._replace(expires_at_s=again_s)
                 case Disconnect():
                     self.close()
 

@@ -42,7 +42,10 @@ from gateway.protocol.codes import Disconnect
 from gateway.protocol.framing import BINARY, TEXT, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.messages import Publication
+from gateway.protocol.protobuf_codec import ProtobufCodec
 from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
+from gateway.proxies.headers import NO_HEADERS, ClientHeaders
+from tests.support.backends import FakeBackend
 
 SECRET: Final = "a secret of the tests, 32 bytes or more"
 STARTED_AT_S: Final = 1000.0
@@ -294,6 +297,7 @@ class House:
         broker: MemoryBroker,
         handlers: Mapping[str, Handler] = HANDLERS,
         processors: Mapping[str, ProcessorFactory] = PROCESSORS,
+        backend: FakeBackend | None = None,
         makes_verifier_slow: bool = False,
         bus: MemoryBus | None = None,
         node_id: str = "node",
@@ -336,6 +340,7 @@ class House:
             disconnect_others=lambda user, age: self.singles.append((user, age)),
             handlers=handlers,
             processors=processors,
+            make_backend=(backend or FakeBackend()).make,
         )
         services = make_services(config, self.engine, self._around)
         self.verifier = SlowVerifier(services.connection_tokens)
@@ -345,6 +350,7 @@ class House:
         self.fanout, self.intake = services.fanout, services.intake
         broker.start(self.intake)
         self._json = ProtocolVariant("json", JSONCodec(), WebSocketFraming(TEXT), needs_json=True)
+        self._protobuf = ProtocolVariant("protobuf", ProtobufCodec(), WebSocketFraming(BINARY), needs_json=False)
         text, binary = WebSocketFraming(TEXT), WebSocketFraming(BINARY)
         self._plain = PlainVariant("plain", text=text, binary=binary)
         self._plain_binary = BinaryPlainVariant("plain-binary", text=text, binary=binary)
@@ -358,10 +364,16 @@ class House:
 
     # Clients.
 
-    def open(self, terms: Terms = DUPLEX) -> Client:
+    def open(self, terms: Terms = DUPLEX, *, headers: ClientHeaders = NO_HEADERS, is_protobuf: bool = False) -> Client:
         """Open a connection of the client protocol."""
         transport = FakeTransport()
-        conversation = ClientConversation(transport, self._json, self.services, terms=terms)
+        conversation = ClientConversation(
+            transport,
+            self._protobuf if is_protobuf else self._json,
+            self.services,
+            terms=terms,
+            headers=headers,
+        )
         return self._enter(conversation, transport)
 
     def open_plain(self, channel: str = "lobby") -> Client:
@@ -467,6 +479,7 @@ class House:
             "interest": len(self.services.interest),
             "deadlines": len(self.services.wheel),
             "tasks": len(self.tasks),
+            "calls": sum(proxy.in_flight + proxy.waiting for _, proxy in self.services.proxies),
         }
         assert not any(left.values()), left
         faults = [fault for client in self._clients for fault in client.transport.faults]

@@ -6,24 +6,35 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from gateway.config import Config, development, load
 from gateway.configdoc import as_toml, reference
 from gateway.settings import Settings
 
 
-def keys_of(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Walk the models on a way of its own: pairs of table and key."""
+def tables_of(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, type[Settings]]]:
+    """Walk the models on a way of its own: the tables, depth first."""
+    yield prefix.rstrip("."), kind
     for attribute, field in kind.model_fields.items():
-        name = field.alias or attribute
-        inner: Any = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
-        if isinstance(inner, type) and issubclass(inner, Settings):
-            yield from keys_of(inner, f"{prefix}{name}.")
-        else:
-            yield prefix.rstrip("."), name
+        inner = settings_of(field)
+        if inner is not None:
+            yield from tables_of(inner, f"{prefix}{field.alias or attribute}.")
 
 
-KEYS = list(keys_of(Config))
+def settings_of(field: FieldInfo) -> type[Settings] | None:
+    inner: Any = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, Settings) else None
+
+
+def keys_of(kind: type[Settings]) -> list[str]:
+    fields = kind.model_fields.items()
+    return [field.alias or attribute for attribute, field in fields if settings_of(field) is None]
+
+
+TABLES = list(tables_of(Config))
+KEYS = [(table, key) for table, kind in TABLES for key in keys_of(kind)]
+LISTS = {"channel.namespaces", "http_api.keys", "proxies", "rpc.namespaces"}
 
 
 def sections(text: str) -> dict[str, list[str]]:
@@ -35,10 +46,20 @@ def sections(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_the_reference_has_one_row_for_each_key_and_no_other() -> None:
+def test_the_reference_has_one_row_for_each_key_of_each_kind_of_table_and_no_other() -> None:
+    first = {kind: table for table, kind in reversed(TABLES)}
     rows = [(table, row.split("`")[1]) for table, rows in sections(reference()).items() for row in rows]
-    assert sorted(rows) == sorted(KEYS)
-    assert len(KEYS) > 50
+    assert sorted(rows) == sorted((table, key) for kind, table in first.items() for key in keys_of(kind))
+    assert len(rows) > 150
+
+
+def test_a_table_with_the_keys_of_another_refers_to_it() -> None:
+    text = reference()
+    assert "## `[channel.proxy.subscribe]`\n\nWhether a client may subscribe (" in text
+    assert (
+        "## `[channel.proxy.publish]`\n\nWhether a client may publish, and what (`publish_proxy_enabled`).\n\n"
+        "Its keys are those of `[channel.proxy.subscribe]`.\n"
+    ) in text
 
 
 def test_each_key_has_a_type_a_default_and_a_meaning() -> None:
@@ -91,7 +112,11 @@ def test_the_defaults_as_toml_name_every_key_but_those_of_lists_of_tables() -> N
                 yield prefix.rstrip("."), key
 
     written = list(walk(tomllib.loads(as_toml(Config()))))
-    assert sorted(written) == sorted(pair for pair in KEYS if pair[0] not in {"channel.namespaces", "http_api.keys"})
+    assert sorted(written) == sorted(pair for pair in KEYS if not is_in_a_list(pair[0]))
+
+
+def is_in_a_list(table: str) -> bool:
+    return "status_to_code_transforms" in table or any(f"{table}.".startswith(f"{each}.") for each in LISTS)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +131,19 @@ def test_the_defaults_as_toml_name_every_key_but_those_of_lists_of_tables() -> N
         {"client": {"allowed_origins": ["https://a", 'b"c']}},
         {"channel": {"namespaces": [{"name": "chat", "processors": ["server_time"]}, {"name": "echo"}]}},
         {"log": {"level": "debug", "format": "text"}},
+        {
+            "proxies": [
+                {
+                    "name": "shop",
+                    "endpoint": "https://shop.example.com/events",
+                    "http": {
+                        "static_headers": {"X-Key": "1"},
+                        "status_to_code_transforms": [{"status_code": 404, "to_error": {"code": 404}}],
+                    },
+                }
+            ],
+            "rpc": {"namespaces": [{"name": "shop", "proxy_enabled": True, "proxy_name": "shop"}]},
+        },
         {"health": {"broker_grace": "never"}},
         development(),
     ],

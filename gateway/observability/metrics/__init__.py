@@ -15,10 +15,11 @@ from gateway.observability.metrics.family import Family, Gauges, Scrape
 from gateway.observability.metrics.health import HEALTH
 from gateway.observability.metrics.node import NODE
 from gateway.observability.metrics.process import ProcessMetrics
+from gateway.observability.metrics.proxies import PROXIES
 from gateway.observability.metrics.redis import REDIS
 from gateway.observability.metrics.snapshot import Snapshot
 
-FAMILIES: Final[tuple[Family, ...]] = (*NODE, *HEALTH, *CLIENTS, *CHANNELS, *API, *REDIS)
+FAMILIES: Final[tuple[Family, ...]] = (*NODE, *HEALTH, *CLIENTS, *CHANNELS, *API, *PROXIES, *REDIS)
 
 _REFERENCE_HEAD: Final = """\
 # Metrics reference

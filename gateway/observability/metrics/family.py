@@ -1,6 +1,7 @@
 """Families: what each is called, what it tells, and how it is read from a node."""
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from functools import cached_property
 from typing import Protocol
 
@@ -83,6 +84,10 @@ class Gauges(Protocol):
     def vitals(self) -> "Vitals":
         """What its health is read from."""
 
+    @property
+    def proxies(self) -> "Iterable[tuple[tuple[str, str], ProxyGauges]]":
+        """By what the backend is asked, by event and by the name of the proxy."""
+
 
 class Vitals(Protocol):
     """What a node's health is read from."""
@@ -106,6 +111,19 @@ class DrainProgress(Protocol):
     """Who were connected when it began to send them away."""
     sent_away: int
     """Who it has sent away since."""
+
+
+class ProxyGauges(Protocol):
+    """How one proxy is doing."""
+
+    in_flight: int
+    """Calls that are with the backend."""
+    waiting: int
+    """Calls that wait for their turn."""
+
+    @property
+    def breaker_state(self) -> Enum:
+        """Whether calls are let through, as a number."""
 
 
 class Scrape:

@@ -480,6 +480,7 @@ async def test_all_claims_of_a_connection_token_together() -> None:
         info=Raw('{"name":"Zoë"}'.encode()),
         expires_at_s=int(NOW_S) + 300,
         grants=(Grant("b", data=Raw(b"1")),),
+        meta=Raw(b'{"hidden":true}'),
     )
 
 

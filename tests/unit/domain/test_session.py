@@ -11,12 +11,14 @@ from gateway.domain.identity import Identity
 from gateway.domain.session import (
     MAX_TTL_S,
     Action,
+    RefreshDue,
     SendPing,
     Session,
     SessionSettings,
     State,
     Subscription,
     SubscriptionExpired,
+    SubscriptionRefreshDue,
     monotonic_expiry,
     ttl,
 )
@@ -55,10 +57,23 @@ def connected(
     return session
 
 
-def joined(session: Session, name: str, *, expires_at_s: float = NEVER, is_server_side: bool = False) -> Subscription:
+def joined(
+    session: Session,
+    name: str,
+    *,
+    expires_at_s: float = NEVER,
+    is_server_side: bool = False,
+    is_refreshed_by_server: bool = False,
+) -> Subscription:
     channel = CHANNELS.resolve(name)
     assert isinstance(channel, Channel)
-    subscription = Subscription(channel, info=session.info, is_server_side=is_server_side, expires_at_s=expires_at_s)
+    subscription = Subscription(
+        channel,
+        info=session.info,
+        is_server_side=is_server_side,
+        expires_at_s=expires_at_s,
+        is_refreshed_by_server=is_refreshed_by_server,
+    )
     session.join(subscription)
     return subscription
 
@@ -80,6 +95,8 @@ def run(session: Session, *, until_s: float, answers: bool = True) -> list[tuple
                     pass
                 case SubscriptionExpired(channel):
                     session.leave(channel)
+                case RefreshDue() | SubscriptionRefreshDue():
+                    pass
                 case Disconnect():
                     session.close()
     return due
@@ -284,6 +301,27 @@ def test_a_ttl_is_whole_seconds_at_least_one_at_most_a_year(left_s: float, told_
 
 
 # Expiry of subscriptions.
+
+
+def test_what_the_backend_decides_it_is_asked_at_the_expiry_and_each_minute_while_it_says_nothing() -> None:
+    session = opened(SETTINGS_WITHOUT_PINGS)
+    session.is_refreshed_by_server = True
+    session.accept(Identity(user="42", expires_at_s=int(UNIX) + 100), now_s=NOW, unix_s=UNIX, random=0)
+    due = run(session, until_s=NOW + 250)
+    assert due == [(100, [RefreshDue()]), (160, [RefreshDue()]), (220, [RefreshDue()])]
+    session.expire_at(NEVER)
+    assert run(session, until_s=NOW + 1e6) == []
+
+
+@pytest.mark.parametrize("is_server_side", [True, False])
+def test_so_it_is_about_subscriptions_each_by_itself(*, is_server_side: bool) -> None:
+    session = connected(SETTINGS_WITHOUT_PINGS)
+    refreshed = joined(session, "a", expires_at_s=NOW + 10, is_server_side=is_server_side, is_refreshed_by_server=True)
+    joined(session, "b", expires_at_s=NOW + 20)
+    ask = SubscriptionRefreshDue("a")
+    assert run(session, until_s=NOW + 80) == [(10, [ask]), (45, [SubscriptionExpired("b")]), (70, [ask])]
+    session.refresh_subscription(refreshed, NOW + 500)
+    assert run(session, until_s=NOW + 500) == [(500, [ask])]
 
 
 def test_a_client_side_subscription_ends_alone_when_it_was_not_refreshed() -> None:

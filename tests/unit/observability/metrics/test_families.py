@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.broker.redis.counts import RedisCounts, Trouble
 from gateway.domain.connections import Census, Kind
-from gateway.domain.counts import LATENCY_BOUNDS_S, Counts, Dropped, Flow, Histogram, Ledger, Lost
+from gateway.domain.counts import LATENCY_BOUNDS_S, Asked, Counts, Dropped, Flow, Histogram, Ledger, Lost, ProxyCounts
 from gateway.observability.metrics import FAMILIES, NodeMetrics
 from gateway.observability.metrics import snapshot as snapshots
 from gateway.observability.metrics.text import render
+from gateway.proxies.breaker import BreakerState
 
 
 def spread() -> Histogram:
@@ -84,6 +85,7 @@ class FixedGauges:
         return 6
 
     draining = SimpleNamespace(is_active=True, clients=8, sent_away=9)
+    proxies = ((("rpc", "shop"), SimpleNamespace(in_flight=67, waiting=68, breaker_state=BreakerState.OPEN)),)
     vitals = SimpleNamespace(dead_because=lambda: None, canary_age_s=lambda: 1.5, canary_round_trip_s=lambda: 0.25)
 
 
@@ -129,6 +131,7 @@ def full_counts() -> Counts:
         key_set_failures=18,
         forwarded_malformed=19,
         limit_hits=Counter(command_rate=17),
+        proxies={("rpc", "shop"): ProxyCounts(Counter({Asked.RESULT: 69, Asked.TIMEOUT: 70}), spread(), 71)},
         ledgers={
             "": Ledger(published=1, received=2, duplicates=6, due=3, delivered=3, delivered_bytes=99),
             "lobby": Ledger(
@@ -233,6 +236,11 @@ VALUES: dict[str, dict[tuple[str, ...], float]] = {
     "gateway_key_set_failures": {(): 18},
     "gateway_forwarded_malformed": {(): 19},
     "gateway_limit_hits": {("command_rate",): 17},
+    "gateway_proxy_calls": {("rpc", "result", "shop"): 69, ("rpc", "timeout", "shop"): 70},
+    "gateway_proxy_calls_in_flight": {("rpc", "shop"): 67},
+    "gateway_proxy_calls_waiting": {("rpc", "shop"): 68},
+    "gateway_proxy_breaker_state": {("rpc", "shop"): 2},
+    "gateway_proxy_breaker_openings": {("rpc", "shop"): 71},
     "gateway_messages_received": {("websocket",): 12},
     "gateway_received_bytes": {("websocket",): 13},
     "gateway_messages_sent": {("publication", "websocket"): 14, ("reply", "websocket"): 16, ("event", "websocket"): 37},
