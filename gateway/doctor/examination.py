@@ -11,6 +11,7 @@ from gateway.doctor.certificate import check_certificate
 from gateway.doctor.configuration import check_configuration
 from gateway.doctor.finding import Finding, Verdict, error, ok
 from gateway.doctor.machine import check_machine, check_ports, read_machine
+from gateway.doctor.proxies import check_proxies, examine_proxies
 from gateway.doctor.redis import examine_redis
 
 _WIDTHS: Final = (7, 13)
@@ -25,11 +26,13 @@ def examine(read: Callable[[], Config]) -> list[Finding]:
         return [error("configuration", line) for line in fault.faults]
     findings = [ok("configuration", "every key is known and has a value that will do")]
     findings += check_configuration(config)
+    findings += check_proxies(config)
     findings += check_certificate(config.http_server.tls, now=datetime.now(UTC))
     findings += check_machine(config, read_machine())
     findings += check_ports(config)
     if config.broker.type is BrokerType.REDIS:
         findings += asyncio.run(examine_redis(config))
+    findings += asyncio.run(examine_proxies(config))
     return findings
 
 

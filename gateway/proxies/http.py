@@ -36,7 +36,7 @@ class HTTPBackend:
         self._limit = settings.http.response_size_limit
         self._concurrency = settings.concurrency_limit
         tls = settings.http.tls
-        self._context = _context(tls) if tls.enabled else None
+        self._context = tls_context(tls) if tls.enabled else None
         self._server_name = (tls.server_name or None) if tls.enabled else None
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
@@ -102,7 +102,12 @@ class HTTPBackend:
         return TooLongError(f"its answer is longer than {self._limit} bytes (http.response_size_limit)")
 
 
-def _context(tls: ProxyTLSSettings) -> ssl.SSLContext:
+def tls_context(tls: ProxyTLSSettings) -> ssl.SSLContext:
+    """Return what connections are encrypted by.
+
+    Raises:
+        CertificateError: for a file that can't be read, or is no certificate.
+    """
     try:
         context = ssl.create_default_context(cafile=tls.server_ca_pem_file or None)
     except OSError as error:

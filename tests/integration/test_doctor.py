@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.backends import backend
 from tests.support.processes import Finished, run, serving
 from tests.support.redis_servers import redis_server
+from tests.support.waiting import until
 
 SECRET = "a secret of the tests, 32 bytes or more"
 PASSWORD = "hunter2-and-more"
@@ -174,3 +176,16 @@ async def test_a_low_limit_of_open_files_is_told(tmp_path: Path) -> None:
     out, _ = await process.communicate()
     assert "error    descriptors    512 open files are fewer than client.connection_limit = 900 needs" in out.decode()
     assert process.returncode == 2
+
+
+async def test_backends_are_connected_to_and_asked_nothing(tmp_path: Path) -> None:
+    async with backend() as server:
+        proxies = {"rpc": {"without_namespace": {"proxy_enabled": True}, "proxy": {"endpoint": server.url("/x?key=1")}}}
+        _, found = await findings(tmp_path, BASE | proxies, "proxies")
+        assert found == [("ok", f"{server.url('/x')}: somebody listens there")]
+        await until(lambda: server.connections == 1)
+        await server.stop()
+        code, found = await findings(tmp_path, BASE | proxies, "proxies")
+        assert (code, [verdict for verdict, _ in found]) == (2, ["error"])
+        assert found[0][1].startswith(f"{server.url('/x')}: ")
+        assert server.asked == []
