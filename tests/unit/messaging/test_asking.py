@@ -49,7 +49,7 @@ async def test_the_backend_says_who_a_client_without_a_token_is(backend: FakeBac
         assert backend.about("/connect") == [
             {
                 "client": client.id,
-                "transport": "fake",
+                "transport": "websocket",
                 "protocol": "json",
                 "encoding": "json",
                 "data": {"x": 1},
@@ -181,7 +181,7 @@ async def test_the_backend_answers_a_method_and_its_json_is_told_as_it_is_on_one
         assert backend.about("/rpc") == [
             {
                 "client": client.id,
-                "transport": "fake",
+                "transport": "websocket",
                 "protocol": "json",
                 "encoding": "json",
                 "user": "42",

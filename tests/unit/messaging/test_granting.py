@@ -66,7 +66,7 @@ async def test_the_backend_learns_who_wants_to_subscribe_to_what(backend: FakeBa
         assert backend.about("/subscribe") == [
             {
                 "client": client.id,
-                "transport": "fake",
+                "transport": "websocket",
                 "protocol": "json",
                 "encoding": "json",
                 "user": "42",
@@ -193,7 +193,7 @@ async def test_what_the_backend_lets_pass_is_published_as_the_client_sent_it(bac
         assert backend.about("/publish") == [
             {
                 "client": client.id,
-                "transport": "fake",
+                "transport": "websocket",
                 "protocol": "json",
                 "encoding": "json",
                 "user": "42",
@@ -354,7 +354,7 @@ async def test_the_backend_is_asked_when_a_connection_expires_and_the_client_kno
         assert backend.asked == []
         await node.advance(1)
         assert backend.about("/refresh") == [
-            {"client": client.id, "transport": "fake", "protocol": "json", "encoding": "json", "user": "42"}
+            {"client": client.id, "transport": "websocket", "protocol": "json", "encoding": "json", "user": "42"}
         ]
         assert bytes(client.conversation.session.info.conn_info) == b'{"new": 1}'
         await node.advance(898)
@@ -461,7 +461,7 @@ async def test_the_backend_is_asked_when_a_subscription_expires(backend: FakeBac
         assert backend.about("/sub_refresh") == [
             {
                 "client": client.id,
-                "transport": "fake",
+                "transport": "websocket",
                 "protocol": "json",
                 "encoding": "json",
                 "user": "42",
