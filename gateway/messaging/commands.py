@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -14,14 +14,12 @@ from gateway.domain.channels import Channel
 from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State, Subscription
-from gateway.messaging.calling import rpc, rpc_at_once
-from gateway.messaging.connecting import connect, refresh
+from gateway.messaging.connecting import connect
 from gateway.messaging.conversation import MAX_WAITING, Conversation
 from gateway.messaging.granting import publish_if_granted
+from gateway.messaging.methods import METHODS, OF_CHANNELS, Answer
 from gateway.messaging.port import DUPLEX, Terms, Transport
-from gateway.messaging.queries import history, presence, presence_stats
 from gateway.messaging.services import Services
-from gateway.messaging.subscribing import sub_refresh, subscribe, unsubscribe
 from gateway.messaging.wishes import protocol_variant
 from gateway.protocol import codes
 from gateway.protocol.codec import MalformedFrameError
@@ -36,13 +34,6 @@ _UNTIMED: Final = 15
 # Looking a member up on its enum costs as much as a call; these are looked up for every command.
 _CONNECTED: Final = State.CONNECTED
 _WITHIN: Final = Verdict.WITHIN
-
-_OF_CHANNELS: Final = (
-    *("subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history", "sub_refresh"),
-)
-
-Answer = msgspec.Struct | ErrorCode | Disconnect | None
-"""What became of a command: a result, an error for it, the end of the connection, or nobody left to tell."""
 
 
 class ServerCommand(Command):
@@ -181,7 +172,7 @@ class ClientConversation(Conversation):
         """Go by the channel; what is about the whole connection waits for all, and calls of a backend for none."""
         if self.services.session.concurrency <= 1:
             return None
-        for method in _OF_CHANNELS:
+        for method in OF_CHANNELS:
             request = getattr(command, method)
             if request is not None:
                 channel: str = request.channel
@@ -216,7 +207,7 @@ class ClientConversation(Conversation):
     def _dispatch(self, command: Command) -> Coroutine[Any, Any, None] | None:
         """Carry out the first request that is set, in the order of protocol.md 2.1."""
         began_s = self.services.monotonic()
-        for method, at_once, later in _METHODS:
+        for method, at_once, later in METHODS:
             request = getattr(command, method)
             if request is not None:
                 self.services.counts.commands[method] += 1
@@ -399,35 +390,3 @@ class _RefusedError(BrokerError):
         super().__init__(error.message)
         self.method = method
         self.error = error
-
-
-def _connect_again(_client: Conversation, _request: object) -> Disconnect:
-    return codes.PROTOCOL_VIOLATED  # 3.1, 6
-
-
-def _send(_client: Conversation, _request: object) -> Disconnect:
-    return codes.SEND_NOT_AVAILABLE
-
-
-class _Method(NamedTuple):
-    """What carries a request out: in the call that brings it, or later; with both, later if the first says `None`."""
-
-    name: str
-    at_once: Callable[[Conversation, Any], Answer] | None = None
-    later: Callable[[Conversation, Any], Coroutine[Any, Any, Answer]] | None = None
-
-
-# In the order in which the server looks for requests (2.1). A publish beside another request is not worth a method: it
-# is carried out above, or not at all.
-_METHODS: Final = (
-    _Method("connect", at_once=_connect_again),
-    _Method("subscribe", later=subscribe),
-    _Method("unsubscribe", at_once=unsubscribe),
-    _Method("presence", later=presence),
-    _Method("presence_stats", later=presence_stats),
-    _Method("history", later=history),
-    _Method("rpc", at_once=rpc_at_once, later=rpc),
-    _Method("send", at_once=_send),
-    _Method("refresh", later=refresh),
-    _Method("sub_refresh", later=sub_refresh),
-)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,9 +15,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from gateway.asgi import create_app
 from gateway.client import Client, ClientSettings, ProtobufCodec, RejectedError
+from gateway.config import development, load, merge
+from gateway.observability.logs import make_logger
+from tests.support.asgi_servers import served
 from tests.support.backends import CUSTOM, INTERNAL, OUT, HTTPServer, answer, backend
 from tests.support.nodes import A_DAY_S, SECRET, RunningNode, running_node
+from tests.support.streams import HTTP_STREAM, SSE, emulate, post, raw_stream
 from tests.support.waiting import until
 
 EVENTS: Final = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc")
@@ -290,6 +296,34 @@ async def test_listed_headers_are_forwarded_and_what_the_client_emulates_can_not
             }
             assert asked.header("content-type") == ["application/json"]
             assert asked.header("host") == [f"127.0.0.1:{built.server.port}"]
+
+
+@pytest.mark.parametrize("path", [HTTP_STREAM, SSE])
+async def test_clients_without_a_websocket_are_asked_about_by_their_own_request(path: str) -> None:
+    transport = path.removeprefix("/connection/")
+    on = {name: {"enabled": True} for name in ("http_stream", "sse")}
+    async with backend({"/connect": {"result": {"user": "77"}}, "/rpc": {"result": {"data": 1}}}) as server:
+        async with running_node(tables(server, http_headers=["Cookie"]), on) as node:
+            asking = post(path, b'{"id":1,"connect":{}}', "Cookie: name=Zo\u00eb\r\n")
+            async with raw_stream(node.url, asking) as stream:
+                stream.connected = (await stream.message())["connect"]
+                await emulate(node.url, stream, {"id": 2, "rpc": {"method": "m"}})
+                assert await stream.message() == {"id": 2, "rpc": {"data": 1}}
+        assert [(each.event["transport"], each.header("cookie")) for each in server.asked] == [
+            (transport, ["name=Zo\u00eb"]),
+            (transport, ["name=Zo\u00eb"]),
+        ]
+
+
+async def test_a_node_inside_an_application_asks_as_well() -> None:
+    async with backend({"/connect": {"result": {"user": "77"}}}) as server:
+        config = load(base=merge(development(), tables(server, http_headers=["Cookie"])))
+        async with (
+            served(create_app(config, log=make_logger(config.log, node="test", stream=io.StringIO()))) as application,
+            connect(f"{application.ws_url}/connection/websocket", additional_headers={"Cookie": "a=b"}) as socket,
+        ):
+            assert "connect" in await Talk(socket).ask(connect={})
+        assert [each.header("cookie") for each in server.asked] == [["a=b"]]
 
 
 async def test_cookies_that_the_backend_sets_for_one_user_go_to_no_other() -> None:
