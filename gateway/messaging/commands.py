@@ -15,8 +15,9 @@ from gateway.domain.permissions import refuse_publish
 from gateway.domain.ratelimit import Verdict
 from gateway.domain.session import State, Subscription
 from gateway.messaging.connecting import connect
-from gateway.messaging.conversation import MAX_WAITING, Conversation
+from gateway.messaging.conversation import Conversation
 from gateway.messaging.granting import publish_if_granted
+from gateway.messaging.lanes import MAX_WAITING
 from gateway.messaging.methods import METHODS, OF_CHANNELS, Answer
 from gateway.messaging.port import DUPLEX, Terms, Transport
 from gateway.messaging.services import Services

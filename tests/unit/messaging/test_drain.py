@@ -4,8 +4,8 @@ import asyncio
 import random
 
 from gateway.broker.contract import BrokerError
-from gateway.messaging.conversation import MAX_WAITING
 from gateway.messaging.drain import FLUSH_S, Drain
+from gateway.messaging.lanes import MAX_WAITING
 from tests.support.conversations import ANONYMOUS, Client, House, ManualBroker, house
 
 SHUTDOWN = (3001, "shutdown")
