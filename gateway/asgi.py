@@ -28,15 +28,15 @@ from gateway.observability.logs import make_logger
 from gateway.observability.metrics import NodeMetrics
 from gateway.observability.metrics.text import render
 from gateway.parts import Clock
-from gateway.protocol.json_codec import JSONCodec
 from gateway.publisher.asynchronous import AsyncPublisher
 from gateway.publisher.desk import Desk, Receipt, receipt_of
 from gateway.publisher.errors import UnavailableError
 from gateway.runtime import Runtime, default_name
-from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate
+from gateway.transport.acceptor import Gate
 from gateway.transport.admission import Admission
 from gateway.transport.asgi import ASGIWebSocket, PayloadFraming, PayloadVariants, Receive, Scope, Send
 from gateway.transport.http_clients import HTTPClients
+from gateway.transport.paths import websocket_routes
 
 _NOT_RUNNING: Final = (
     "the gateway does not run: give its lifespan to the application that it is mounted in, as in "
@@ -65,7 +65,7 @@ class GatewayApp:
         self._config = config
         self._log = log
         self._life: _Life | None = None
-        paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
+        paths = websocket_routes(config.uni_websocket, has_plain=config.plain.enabled)
         self._pages = public_app(
             websocket_paths=paths, has_playground=config.playground.enabled, has_init=config.connection_init.enabled
         )
@@ -122,9 +122,9 @@ class GatewayApp:
         runtime = Runtime(self._config, self._log)
         async with runtime.running() as services, asyncio.TaskGroup() as tasks:
             config = self._config
-            variants = PayloadVariants(JSONCodec(max_depth=config.json_.max_depth))
+            variants = PayloadVariants(max_depth=config.json_.max_depth, uni=config.uni_websocket)
             admission = Admission(config.client, services)
-            gate = Gate(config.websocket, config.plain, admission, services, variants)
+            gate = Gate(config.websocket, config.plain, config.uni_websocket, admission, services, variants)
             admin = None
             if config.admin.enabled:
                 admin = Admin(runtime, framing=PayloadFraming(), clock=Clock(), log=self._log)

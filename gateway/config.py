@@ -32,16 +32,25 @@ from gateway.messaging.extensions import ExtensionError
 from gateway.messaging.handlers import PING, Handler, HandlerSettings, installed_handlers
 from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
+from gateway.messaging.uni import UniDisconnectSettings
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
 from gateway.proxies.proxies import Wishes
 from gateway.proxies.settings import ChannelProxySettings, ClientProxySettings, NamedProxySettings, RPCSettings
 from gateway.settings import Settings, field_of, one_of
-from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, PlainSettings
+from gateway.transport.acceptor import PlainSettings
 from gateway.transport.admission import AdmissionSettings
 from gateway.transport.listener import HTTPServerSettings
+from gateway.transport.paths import UniWebSocketSettings, collisions
 from gateway.transport.ports import WebSocketSettings
-from gateway.transport.stream_kinds import EmulationSettings, HTTPClientSettings, HTTPStreamSettings, SSESettings
+from gateway.transport.stream_kinds import (
+    EmulationSettings,
+    HTTPClientSettings,
+    HTTPStreamSettings,
+    SSESettings,
+    UniHTTPStreamSettings,
+    UniSSESettings,
+)
 
 _IN_URL: Final = re.compile(r"//[^/\s]*@")
 """A user and a password in a URL."""
@@ -106,6 +115,8 @@ class ClientSettings(SessionSettings, AdmissionSettings):
     subscribe_to_user_personal_channel: PersonalChannelSettings = PersonalChannelSettings()
     """Personal channels."""
     proxy: ClientProxySettings = ClientProxySettings()
+    connect_code_to_unidirectional_disconnect: UniDisconnectSettings = UniDisconnectSettings()
+    """What unidirectional clients are told instead of an error."""
 
 
 class BrokerType(StrEnum):
@@ -149,6 +160,9 @@ class Config(Settings):
     http_stream: HTTPStreamSettings = HTTPStreamSettings()
     sse: SSESettings = SSESettings()
     emulation: EmulationSettings = EmulationSettings()
+    uni_websocket: UniWebSocketSettings = UniWebSocketSettings()
+    uni_sse: UniSSESettings = UniSSESettings()
+    uni_http_stream: UniHTTPStreamSettings = UniHTTPStreamSettings()
     plain: PlainSettings = PlainSettings()
     json_: JSONSettings = Field(default=JSONSettings(), alias="json")
     handlers: HandlerSettings = HandlerSettings()
@@ -171,7 +185,7 @@ class Config(Settings):
         faults = [
             *faulty_extensions(self, installed_handlers(), installed_processors()),
             *_faulty_shutdown(self),
-            *_faulty_paths(self),
+            *collisions(self._paths, has_plain=self.plain.enabled),
         ]
         faults += self.proxy_wishes.faults()
         personal = self.client.subscribe_to_user_personal_channel
@@ -192,6 +206,8 @@ class Config(Settings):
             http_stream=self.http_stream,
             sse=self.sse,
             emulation=self.emulation,
+            uni_sse=self.uni_sse,
+            uni_http_stream=self.uni_http_stream,
             close_timeout_s=self.websocket.close_timeout_s,
         )
 
@@ -199,6 +215,12 @@ class Config(Settings):
     def proxy_wishes(self) -> Wishes:
         """What the backend is to be asked about, and how."""
         return Wishes(self.client.proxy, self.channel.proxy, _places(self.channel), self.rpc, self.proxies)
+
+    @property
+    def _paths(self) -> dict[str, str]:
+        tables = ("http_stream", "sse", "uni_websocket", "uni_sse", "uni_http_stream")
+        paths = {name: getattr(self, name).handler_prefix for name in tables if getattr(self, name).enabled}
+        return paths | ({"emulation": self.emulation.handler_prefix} if self.http_clients.has_emulation else {})
 
     @property
     def handler_names(self) -> set[str]:
@@ -255,25 +277,6 @@ def _faulty_shutdown(config: Config) -> Iterator[str]:
             f"shutdown.timeout = {timeout_s:g} s: is too short, since shutdown.grace ({grace_s:g} s), drain.window "
             f"({window_s:g} s) and {FLUSH_S:g} s to flush take {needed_s:g} s; raise it, or lower those"
         )
-
-
-def _faulty_paths(config: Config) -> Iterator[str]:
-    """Say which endpoints would be where others are already."""
-    taken = {CLIENT_PATH: "WebSocket clients"}
-    has_streams = config.http_stream.enabled or config.sse.enabled
-    tables = (
-        ("http_stream", config.http_stream.enabled, config.http_stream.handler_prefix),
-        ("sse", config.sse.enabled, config.sse.handler_prefix),
-        ("emulation", has_streams, config.emulation.handler_prefix),
-    )
-    for name, is_served, path in tables:
-        if not is_served:
-            continue
-        owner = taken.setdefault(path, name)
-        if config.plain.enabled and f"{path}/".startswith(f"{PLAIN_PATH}/"):
-            owner = "plain"
-        if owner != name:
-            yield f"{name}.handler_prefix = {path!r}: is taken by {owner}"
 
 
 def load(

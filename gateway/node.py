@@ -24,15 +24,15 @@ from gateway.observability.metrics import NodeMetrics
 from gateway.observability.metrics.text import render
 from gateway.parts import Clock
 from gateway.protocol.framing import TEXT, WebSocketFraming
-from gateway.protocol.json_codec import JSONCodec
 from gateway.reload import Commit, LivePart, Plan
 from gateway.runtime import Runtime
-from gateway.transport.acceptor import CLIENT_PATH, PLAIN_PATH, Gate, WebSocketVariants
+from gateway.transport.acceptor import Gate, WebSocketVariants
 from gateway.transport.admission import Admission
 from gateway.transport.certificate import Certificate, ListenError
 from gateway.transport.forwarded import Proxies
 from gateway.transport.http_clients import HTTPClients
 from gateway.transport.listener import Listener, bind
+from gateway.transport.paths import websocket_routes
 from gateway.transport.websocket import WebSocketConnection
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -168,10 +168,11 @@ class Node(Runtime):
     def _make_gate(self, services: Services, admission: Admission) -> Gate:
         config = self.config
         variants = WebSocketVariants(
-            JSONCodec(max_depth=config.json_.max_depth),
+            max_depth=config.json_.max_depth,
+            uni=config.uni_websocket,
             compression_min_bytes=config.websocket.compression_min_size,
         )
-        gate = Gate(config.websocket, config.plain, admission, services, variants)
+        gate = Gate(config.websocket, config.plain, config.uni_websocket, admission, services, variants)
         self.live_parts += [
             LivePart(("client",), lambda now: partial(admission.reconfigure, now.client)),
             LivePart(_GATE, lambda now: partial(gate.reconfigure, now.websocket, now.plain)),
@@ -201,7 +202,7 @@ class Node(Runtime):
         self, gate: Gate, admission: Admission, admin: Admin | None, loop: asyncio.AbstractEventLoop
     ) -> tuple[Listener, Listener]:
         config = self.config
-        paths = [CLIENT_PATH] + ([PLAIN_PATH, f"{PLAIN_PATH}/{{channel:path}}"] if config.plain.enabled else [])
+        paths = websocket_routes(config.uni_websocket, has_plain=config.plain.enabled)
 
         def refused(reason: str, status: int | None, address: str) -> None:
             self.counts.connections_refused[reason] += 1

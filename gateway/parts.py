@@ -151,6 +151,7 @@ def make_rules(config: Config, around: Surroundings, *, before: Rules | None = N
         includes_server_time=client.connect_include_server_time,
         user_connection_limit=client.user_connection_limit,
         disconnect_others=around.disconnect_others if personal.enabled and personal.single_connection else None,
+        uni_disconnects=client.connect_code_to_unidirectional_disconnect.table(),
         personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
         max_channel_length=config.channel.max_length,
         rate_limit=RateLimit(client.command_rate, client.command_burst) if client.command_rate else None,

@@ -1,7 +1,7 @@
 """What all conversations of a node share."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from gateway.messaging.publishing import Publisher
 from gateway.messaging.reading import StreamReader
 from gateway.messaging.subscriptions import Interest
 from gateway.messaging.turn import Turn
+from gateway.protocol.codes import Disconnect
 from gateway.proxies.proxies import Proxies
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Rules:
     user_connection_limit: int
     disconnect_others: Callable[[str, tuple[float, str]], object] | None
     """End all connections of a user, on every node, that are older than one; `None` where a user may have several."""
+    uni_disconnects: Mapping[int, Disconnect]
+    """What becomes of errors, by their codes, where a client can't be told of one."""
     personal_namespace: str | None
     """The namespace of personal channels, `None` when they are off."""
     max_channel_length: int

@@ -35,11 +35,7 @@ class JSONCodec:
 
     def decode(self, frame: bytes) -> list[Command]:
         """Read the commands of *frame*; see `Codec.decode`."""
-        # Text frames were checked at the door; the same JSON may come in a binary frame (1.2).
-        if not frame.isascii():
-            _check_utf8(frame)
-        if len(frame) > self._always_shallow and has_deeper_nesting(frame, limit=self._max_depth):
-            raise MalformedFrameError("nested too deeply")
+        self.check(frame)
         if b"\n" not in frame:
             try:
                 return [_DECODER.decode(frame)]
@@ -52,6 +48,18 @@ class JSONCodec:
             return [_DECODER.decode(line) for line in lines]
         except (msgspec.MsgspecError, RecursionError):
             return [_repaired(line) for line in lines]
+
+    def check(self, frame: bytes) -> None:
+        """Check what the decoder does not.
+
+        Raises:
+            MalformedFrameError: if *frame* is not UTF-8, or nested too deeply.
+        """
+        # Text frames were checked at the door; the same JSON may come in a binary frame (1.2).
+        if not frame.isascii():
+            _check_utf8(frame)
+        if len(frame) > self._always_shallow and has_deeper_nesting(frame, limit=self._max_depth):
+            raise MalformedFrameError("nested too deeply")
 
     def reply(self, reply: Reply) -> bytes:
         """Encode one reply."""

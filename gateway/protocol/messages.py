@@ -215,6 +215,20 @@ class ConnectResult(Struct, omit_defaults=True):
     time: int = 0
 
 
+class ConnectPush(Struct, omit_defaults=True):
+    """The same for a client that only listens (2.7); what it would answer, and where, is left out (1.6)."""
+
+    client: str
+    version: str = ""
+    data: Raw = NOTHING
+    subs: dict[str, SubscribeResult] = {}
+    expires: bool = False
+    ttl: int = 0
+    ping: int = 0
+    session: str = ""
+    time: int = 0
+
+
 class HistoryResult(Struct):
     """A page of a stream and the stream's top, each written even when zero (2.1)."""
 

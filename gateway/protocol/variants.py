@@ -120,6 +120,22 @@ class ProtocolVariant:
         return b"".join([self._framing.frame(self.codec.join(run)) for run in batches(messages)])
 
 
+class UniVariant(ProtocolVariant):
+    """The client protocol for those who only listen, on a WebSocket: each message is a frame, unless told otherwise."""
+
+    transport = "uni_websocket"
+
+    def __init__(self, name: str, codec: Codec, framing: Framing, *, joins_messages: bool) -> None:
+        super().__init__(name, codec, framing, needs_json=True)
+        self._joins_messages = joins_messages
+
+    def messages(self, messages: Sequence[bytes]) -> bytes:
+        """Frame messages that the codec has encoded."""
+        if self._joins_messages:
+            return super().messages(messages)
+        return b"".join([self._framing.frame(message) for message in messages])
+
+
 class TapVariant(ProtocolVariant):
     """The client protocol as the admin page speaks it: it carries any payload, and its subscribers only look on."""
 

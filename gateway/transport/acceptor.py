@@ -19,17 +19,19 @@ from gateway.messaging.conversation import Conversation
 from gateway.messaging.plain import PlainConversation
 from gateway.messaging.port import DUPLEX, DUPLEX_WITH_OWN_PINGS, Transport
 from gateway.messaging.services import Services
+from gateway.messaging.uni import LISTENING_ON_WEBSOCKET, UniConversation
 from gateway.protocol.framing import BINARY, TEXT, DeflateFraming, Framing, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.protobuf_codec import ProtobufCodec
-from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
+from gateway.protocol.uni_codec import UniCodec
+from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant, UniVariant
+from gateway.proxies.headers import ClientHeaders
 from gateway.settings import Settings
 from gateway.transport.admission import FOREIGN_ORIGIN_TEXT, Admission, overload_text
 from gateway.transport.core import make_negotiator
+from gateway.transport.paths import CLIENT_PATH, CONNECT_PARAMETER, PLAIN_PATH, UniWebSocketSettings, is_plain
 from gateway.transport.ports import WebSocketSettings
 
-CLIENT_PATH: Final = "/connection/websocket"
-PLAIN_PATH: Final = "/ws"
 _DEFAULT_PLAIN_CHANNEL: Final = "lobby"
 _JSON_SUBPROTOCOL: Final = Subprotocol("centrifuge-json")
 _PROTOBUF_SUBPROTOCOL: Final = Subprotocol("centrifuge-protobuf")
@@ -47,12 +49,15 @@ class PlainSettings(Settings):
 class Variants(ABC):
     """The variants of all connections that come through one gate, one object for each that is in use."""
 
-    def __init__(self, codec: JSONCodec) -> None:
-        self._codec = codec
+    def __init__(self, *, max_depth: int, uni: UniWebSocketSettings) -> None:
+        self._codec = JSONCodec(max_depth=max_depth)
+        self._uni_codec = UniCodec(max_depth=max_depth)
+        self._joins_pushes = uni.join_push_messages
         self._protobuf_codec = ProtobufCodec()
         self.json = functools.cache(self._json)
         self.protobuf = functools.cache(self._protobuf)
         self.plain = functools.cache(self._plain)
+        self.uni = functools.cache(self._uni)
 
     def _json(self, window_bits: int | None) -> ProtocolVariant:
         name = "json" if window_bits is None else f"json+deflate{window_bits}"
@@ -61,6 +66,11 @@ class Variants(ABC):
     def _protobuf(self, window_bits: int | None) -> ProtocolVariant:
         name = "protobuf" if window_bits is None else f"protobuf+deflate{window_bits}"
         return ProtocolVariant(name, self._protobuf_codec, self._framing(BINARY, window_bits), needs_json=False)
+
+    def _uni(self, window_bits: int | None) -> UniVariant:
+        name = "json" if window_bits is None else f"json+deflate{window_bits}"
+        framing = self._framing(TEXT, window_bits)
+        return UniVariant(name, self._uni_codec, framing, joins_messages=self._joins_pushes)
 
     def _plain(self, window_bits: int | None) -> tuple[PlainVariant, BinaryPlainVariant]:
         suffix = "" if window_bits is None else f"+deflate{window_bits}"
@@ -78,8 +88,8 @@ class Variants(ABC):
 class WebSocketVariants(Variants):
     """Variants whose bytes are WebSocket frames."""
 
-    def __init__(self, codec: JSONCodec, *, compression_min_bytes: int) -> None:
-        super().__init__(codec)
+    def __init__(self, *, max_depth: int, uni: UniWebSocketSettings, compression_min_bytes: int) -> None:
+        super().__init__(max_depth=max_depth, uni=uni)
         self._min_bytes = compression_min_bytes
 
     def _framing(self, opcode: int, window_bits: int | None) -> Framing:
@@ -103,6 +113,7 @@ class Gate:
         self,
         settings: WebSocketSettings,
         plain: PlainSettings,
+        uni: UniWebSocketSettings,
         admission: Admission,
         services: Services,
         variants: Variants,
@@ -115,6 +126,7 @@ class Gate:
         self.negotiator = make_negotiator(
             extensions=extensions, subprotocols=[_JSON_SUBPROTOCOL, _PROTOBUF_SUBPROTOCOL]
         )
+        self._uni = uni
         self._admission = admission
         self._services = services
         self._variants = variants
@@ -144,7 +156,7 @@ class Gate:
     def refuse(self, request: Request, address: str) -> Response | None:
         """Return the response for a request from *address* that may not become a WebSocket, else `None`."""
         path = request.path.partition("?")[0]
-        if path != CLIENT_PATH and not self._is_plain(path):
+        if path != CLIENT_PATH and not self._is_uni(path) and not self._is_plain(path):
             return self._refusal(
                 404, "path", address, f"There is no WebSocket endpoint at this path; {self._endpoints()}.\n"
             )
@@ -185,6 +197,8 @@ class Gate:
                     headers=headers,
                 ),
             )
+        if self._is_uni(path):
+            return self._accept_uni(query, connection, self._variants.uni(window_bits), headers)
         named = unquote(path.removeprefix(PLAIN_PATH).removeprefix("/"))
         channel = named or query.get("channel", [""])[0] or self._plain.default_channel
         plain, binary = self._variants.plain(window_bits)
@@ -192,6 +206,17 @@ class Gate:
             connection,
             PlainConversation(connection, plain, services, channel=channel, binary=binary, headers=headers),
         )
+
+    def _accept_uni(
+        self, query: dict[str, list[str]], connection: Upgraded, variant: UniVariant, headers: ClientHeaders
+    ) -> Conversation:
+        terms = LISTENING_ON_WEBSOCKET
+        conversation = UniConversation(connection, variant, self._services, terms=terms, headers=headers)
+        self._accepted(connection, conversation)
+        said = query.get(CONNECT_PARAMETER)
+        if said is not None:
+            conversation.receive(said[0].encode())
+        return conversation
 
     def _wants_protobuf(self, request: Request, query: dict[str, list[str]]) -> bool:
         """Tell whether the subprotocol that was chosen, or the query, is Protobuf's (1.2)."""
@@ -206,8 +231,11 @@ class Gate:
         self._admission.note_accepted(conversation)
         return conversation
 
+    def _is_uni(self, path: str) -> bool:
+        return self._uni.enabled and path == self._uni.handler_prefix
+
     def _is_plain(self, path: str) -> bool:
-        return self._plain.enabled and (path == PLAIN_PATH or path.startswith(f"{PLAIN_PATH}/"))
+        return self._plain.enabled and is_plain(path)
 
     def _endpoints(self) -> str:
         return f"try {CLIENT_PATH}" + (f" or {PLAIN_PATH}/<channel>" if self._plain.enabled else "")

@@ -17,12 +17,11 @@ from gateway.protocol.emulation import decode_emulation_json, decode_emulation_p
 from gateway.protocol.stream_variants import StreamVariant
 from gateway.transport.admission import FOREIGN_ORIGIN_TEXT, Admission, overload_text
 from gateway.transport.asgi import path_within
+from gateway.transport.paths import CONNECT_PARAMETER
 from gateway.transport.requests import Headers, Receive, Request, Scope, Send, UnreadableError
 from gateway.transport.stream_kinds import HTTPClientSettings, StreamKind, make_kinds
 from gateway.transport.streams import ServerStream, SocketStream, Stream
 
-CONNECT_PARAMETER: Final = "cf_connect"
-"""Where the query has what a client says first, when the request has no body."""
 _PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-methods", b"POST, OPTIONS"),
     (b"access-control-max-age", b"300"),
@@ -72,7 +71,7 @@ class HTTPClients:
             _Endpoint(kind.settings.handler_prefix, kind.methods, partial(self._serve_stream, kind))
             for kind in make_kinds(settings, max_depth=max_depth, is_chunked=is_own_server)
         ]
-        if settings.http_stream.enabled or settings.sse.enabled:
+        if settings.has_emulation:
             endpoints.append(_Endpoint(settings.emulation.handler_prefix, ("POST",), self._serve_emulation))
         self.reconfigure(settings)
         self._endpoints = {each.path: each for each in endpoints}
@@ -158,9 +157,9 @@ class HTTPClients:
         if request.method != "GET":
             return await self._body(request, limit=kind.settings.max_request_body_size)
         said = request.parameter(CONNECT_PARAMETER)
-        if said is None:
+        if said is None and not kind.may_be_silent:
             raise UnreadableError(HTTPStatus.BAD_REQUEST, f"the parameter {CONNECT_PARAMETER} is missing")
-        return said
+        return said or b""
 
     async def _body(self, request: Request, *, limit: int) -> bytes:
         return await request.body(limit=limit, timeout_s=self._services.session.stale_close_delay_s)
@@ -170,7 +169,7 @@ class HTTPClients:
     ) -> ClientConversation:
         services = self._services
         headers = services.proxies.kept_of_request(request.headers())
-        conversation = ClientConversation(stream, variant, services, terms=kind.terms, headers=headers)
+        conversation = kind.makes(stream, variant, services, terms=kind.terms, headers=headers)
         self._admission.note_accepted(conversation)
         return conversation
 

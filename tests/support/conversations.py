@@ -36,6 +36,7 @@ from gateway.messaging.plain import PlainConversation
 from gateway.messaging.port import DUPLEX, Terms
 from gateway.messaging.processors import PROCESSORS, ProcessorFactory
 from gateway.messaging.reconfiguring import put_in_force
+from gateway.messaging.uni import LISTENING, UniConversation
 from gateway.observability.logs import Format, Level, LogSettings, make_logger
 from gateway.parts import Clock, Surroundings, make_rules, make_services
 from gateway.protocol.codes import Disconnect
@@ -43,7 +44,8 @@ from gateway.protocol.framing import BINARY, TEXT, WebSocketFraming
 from gateway.protocol.json_codec import JSONCodec
 from gateway.protocol.messages import Publication
 from gateway.protocol.protobuf_codec import ProtobufCodec
-from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant
+from gateway.protocol.uni_codec import UniCodec
+from gateway.protocol.variants import BinaryPlainVariant, PlainVariant, ProtocolVariant, UniVariant
 from gateway.proxies.headers import NO_HEADERS, ClientHeaders
 from tests.support.backends import FakeBackend
 
@@ -352,6 +354,7 @@ class House:
         self._json = ProtocolVariant("json", JSONCodec(), WebSocketFraming(TEXT), needs_json=True)
         self._protobuf = ProtocolVariant("protobuf", ProtobufCodec(), WebSocketFraming(BINARY), needs_json=False)
         text, binary = WebSocketFraming(TEXT), WebSocketFraming(BINARY)
+        self._uni = UniVariant("json", UniCodec(), text, joins_messages=False)
         self._plain = PlainVariant("plain", text=text, binary=binary)
         self._plain_binary = BinaryPlainVariant("plain-binary", text=text, binary=binary)
 
@@ -375,6 +378,11 @@ class House:
             headers=headers,
         )
         return self._enter(conversation, transport)
+
+    def open_uni(self, terms: Terms = LISTENING) -> Client:
+        """Open a connection of a client that only listens."""
+        transport = FakeTransport()
+        return self._enter(UniConversation(transport, self._uni, self.services, terms=terms), transport)
 
     def open_plain(self, channel: str = "lobby") -> Client:
         """Open a connection of the plain protocol."""

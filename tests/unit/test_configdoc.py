@@ -34,7 +34,10 @@ def keys_of(kind: type[Settings]) -> list[str]:
 
 TABLES = list(tables_of(Config))
 KEYS = [(table, key) for table, kind in TABLES for key in keys_of(kind)]
-LISTS = {"channel.namespaces", "http_api.keys", "proxies", "rpc.namespaces"}
+LISTS = {
+    *("channel.namespaces", "http_api.keys", "proxies", "rpc.namespaces"),
+    "client.connect_code_to_unidirectional_disconnect.transforms",
+}
 
 
 def sections(text: str) -> dict[str, list[str]]:
