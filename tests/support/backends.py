@@ -160,7 +160,8 @@ class FakeEndpoint:
         await backend.gate.wait()
         said = backend.answers[self._path]
         if isinstance(said, BackendError):
-            raise said
+            # A new one each time: one that a table holds would keep its traceback, and with that all of a test's house.
+            raise type(said)(*said.args)
         return said if isinstance(said, Response) else Response(200, json.dumps(said).encode())
 
     async def close(self) -> None:
