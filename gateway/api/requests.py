@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive, Scope
 
-from gateway.protocol.json_codec import has_deeper_nesting, replace_lone_surrogates
+from gateway.protocol.codec import MalformedFrameError
+from gateway.protocol.json_codec import decode_repairing, has_deeper_nesting
 from gateway.protocol.server_api import BatchCall, BatchCommand, PublishCall
 
 KEY_HEADER: Final = "X-API-Key"
@@ -99,13 +100,10 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Any]", *, max_depth: int)
         raise UnreadableError(HTTPStatus.BAD_REQUEST, "the body is empty: send a JSON object, {} at least")
     try:
         body.isascii() or body.decode()
-        call = decoder.decode(body)
+        call = decode_repairing(decoder, body)
     except UnicodeDecodeError as error:
         raise UnreadableError(HTTPStatus.BAD_REQUEST, f"not UTF-8: {error.reason} at byte {error.start}") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
-        repaired = replace_lone_surrogates(body)
-        if repaired != body:
-            return decode(repaired, decoder, max_depth=max_depth)
+    except MalformedFrameError as error:
         raise UnreadableError(HTTPStatus.BAD_REQUEST, str(error)) from None
     payloads = (call.data,) if type(call) is PublishCall else _payloads(call)
     if any([has_deeper_nesting(bytes(each), limit=max_depth) for each in payloads]):  # noqa: C419 - mostly it is one

@@ -25,8 +25,6 @@ from gateway.protocol.messages import NOTHING, ClientInfo, PatchablePublication,
 
 _BLANKS: Final = b" \t\r\n"
 _NO_TAGS: Final[dict[str, str]] = {}
-MAX_VERSION: Final = 2**64 - 1
-"""The highest version of a publication (protocol.md 7)."""
 _TAKEN: Final = {
     DataFormat.JSON_OBJECT: "takes JSON objects",
     DataFormat.BINARY: "takes bytes",
@@ -39,7 +37,7 @@ class Extras(NamedTuple):
 
     idempotency_key: str = ""
     version: int = 0
-    """0 for none, at most `MAX_VERSION`."""
+    """0 for none, at most `messages.MAX_VERSION`."""
     version_epoch: str = ""
     tags: dict[str, str] = _NO_TAGS
     skips_history: bool = False

@@ -9,13 +9,13 @@ import msgspec
 
 from gateway.broker.contract import BrokerError
 from gateway.messaging.control import NodeInfo
-from gateway.messaging.publishing import MAX_VERSION, Extras
+from gateway.messaging.publishing import Extras
 from gateway.messaging.trends import Point
 from gateway.protocol import codes, server_api
 from gateway.protocol.closing import closing_with
 from gateway.protocol.codes import Disconnect
 from gateway.protocol.json_codec import is_json
-from gateway.protocol.messages import NOTHING, Publication, payload
+from gateway.protocol.messages import MAX_VERSION, NOTHING, Publication, payload
 from gateway.protocol.server_api import BroadcastCall, DisconnectReason, PublishCall, Refusal
 from gateway.protocol.server_results import NodeMetrics, NodeResult, SilentNode, StoredPublication
 

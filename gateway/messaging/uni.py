@@ -10,14 +10,13 @@ from gateway.messaging.commands import ClientConversation
 from gateway.messaging.methods import Answer
 from gateway.messaging.port import Terms
 from gateway.protocol import codes
+from gateway.protocol.closing import MAX_REASON_BYTES, is_tellable
 from gateway.protocol.codes import Disconnect, ErrorCode
-from gateway.protocol.json_codec import is_json
 from gateway.settings import Settings
 
 LISTENING: Final = Terms(expects_pongs=False, has_session_id=True, tells_end=True)
 """Those of a stream that nothing comes back from."""
 LISTENING_ON_WEBSOCKET: Final = Terms(has_session_id=True, tells_end=True)
-_MAX_REASON_BYTES: Final = 123
 _DISCONNECTS: Final[Mapping[int, Disconnect]] = {
     codes.PERMISSION_DENIED.code: codes.ANONYMOUS_REFUSED,
     codes.TOKEN_EXPIRED.code: codes.CONNECTION_EXPIRED,
@@ -28,8 +27,8 @@ _DISCONNECTS: Final[Mapping[int, Disconnect]] = {
 
 
 def _is_told(reason: str) -> str:
-    if len(reason.encode()) > _MAX_REASON_BYTES or is_json(reason.encode()):
-        raise ValueError(f"a reason is a text of at most {_MAX_REASON_BYTES} bytes, and nothing that is JSON")
+    if not is_tellable(reason):
+        raise ValueError(f"a reason is a text of at most {MAX_REASON_BYTES} bytes, and nothing that is JSON")
     return reason
 
 

@@ -7,7 +7,7 @@ from gateway.protocol.codes import Disconnect
 from gateway.protocol.json_codec import is_json
 
 _CODES: Final = range(3000, 5000)
-_MAX_REASON_BYTES: Final = 123
+MAX_REASON_BYTES: Final = 123
 _REASONS: Final = {disconnect.code: disconnect.reason for disconnect in codes.DISCONNECTS}
 
 
@@ -20,6 +20,12 @@ def closing_with(code: int, reason: str) -> Disconnect:
     if code not in _CODES:
         raise ValueError(f"disconnect.code is {code}, and {_CODES[0]} to {_CODES[-1]} are codes")
     told = reason or _REASONS.get(code, codes.FORCE_DISCONNECT.reason)
-    if len(told.encode()) > _MAX_REASON_BYTES or is_json(told.encode()):
-        raise ValueError(f"disconnect.reason is a text of at most {_MAX_REASON_BYTES} bytes, and nothing that is JSON")
+    if not is_tellable(told):
+        raise ValueError(f"disconnect.reason is a text of at most {MAX_REASON_BYTES} bytes, and nothing that is JSON")
     return Disconnect(code, told)
+
+
+def is_tellable(reason: str) -> bool:
+    """Tell whether a Close frame has room for *reason*, and SDKs can't take it for anything but a text."""
+    text = reason.encode()
+    return len(text) <= MAX_REASON_BYTES and not is_json(text)

@@ -4,8 +4,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.protocol.codec import MalformedFrameError
-from gateway.protocol.json_codec import replace_lone_surrogates
+from gateway.protocol.json_codec import decode_repairing
 from gateway.protocol.protobuf_fields import Field, Kind, Shape
 from gateway.protocol.protobuf_reading import read_message
 
@@ -38,14 +37,7 @@ def decode_emulation_json(body: bytes) -> EmulationRequest:
     Raises:
         MalformedFrameError: if it is none.
     """
-    try:
-        request = _DECODER.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        try:
-            # Half an emoji is no reason to lose a command (json_codec says why it occurs).
-            request = _DECODER.decode(replace_lone_surrogates(body))
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise MalformedFrameError(str(error)) from None
+    request = decode_repairing(_DECODER, body)
     return EmulationRequest(request.node, request.session, request.data.encode())
 
 

@@ -7,12 +7,14 @@ the publisher's spelling (blanks, `1.0`, key order) survives.
 import functools
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.messages import Command, Publication, Push, Reply
+
+MessageT = TypeVar("MessageT")
 
 _DECODER: Final = msgspec.json.Decoder(Command)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -40,14 +42,14 @@ class JSONCodec:
             try:
                 return [_DECODER.decode(frame)]
             except (msgspec.MsgspecError, RecursionError):
-                return [_repaired(frame)]
+                return [decode_repaired(_DECODER, frame)]
         lines = frame.split(b"\n")
         if not lines[-1]:
             lines.pop()  # 1.3: one trailing newline is allowed, an empty line is not
         try:
             return [_DECODER.decode(line) for line in lines]
         except (msgspec.MsgspecError, RecursionError):
-            return [_repaired(line) for line in lines]
+            return [decode_repaired(_DECODER, line) for line in lines]
 
     def check(self, frame: bytes) -> None:
         """Check what the decoder does not.
@@ -133,18 +135,34 @@ def replace_lone_surrogates(text: bytes) -> bytes:
     return _LONE_SURROGATE.sub(lambda match: b"\\ufffd" if match[1] else match[0], text)
 
 
+def decode_repairing(decoder: msgspec.json.Decoder[MessageT], text: bytes) -> MessageT:
+    """Decode *text*, without lone surrogates if it has to be: half an emoji is no reason to refuse the rest.
+
+    Raises:
+        MalformedFrameError: if *decoder* can't read it even so.
+    """
+    try:
+        return decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return decode_repaired(decoder, text)
+
+
+def decode_repaired(decoder: msgspec.json.Decoder[MessageT], text: bytes) -> MessageT:
+    """Decode *text*, which could not be as it stands, without lone surrogates.
+
+    Raises:
+        MalformedFrameError: if *decoder* can't read that either.
+    """
+    try:
+        return decoder.decode(replace_lone_surrogates(text))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedFrameError(str(error)) from None
+
+
 def _check_utf8(frame: bytes) -> None:
     try:
         frame.decode()
     except UnicodeDecodeError as error:
-        raise MalformedFrameError(str(error)) from None
-
-
-def _repaired(line: bytes) -> Command:
-    """Try once more without lone surrogates, so that one half of an emoji does not cost the connection."""
-    try:
-        return _DECODER.decode(replace_lone_surrogates(line))
-    except (msgspec.MsgspecError, RecursionError) as error:
         raise MalformedFrameError(str(error)) from None
 
 

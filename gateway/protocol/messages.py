@@ -18,6 +18,8 @@ Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Uint64 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
+MAX_VERSION: Final = 2**64 - 1
+"""The highest version of a publication (protocol.md 7)."""
 NOTHING: Final = Raw(b"")
 """A payload field that is absent. `null` is not absent: it arrives as the four bytes it is (2.1)."""
 

@@ -4,8 +4,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.protocol.codec import MalformedFrameError
-from gateway.protocol.json_codec import JSONCodec, replace_lone_surrogates
+from gateway.protocol.json_codec import JSONCodec, decode_repairing
 from gateway.protocol.messages import Command, ConnectPush, ConnectRequest, Publication, Push, Reply
 
 _REQUEST: Final = msgspec.json.Decoder(ConnectRequest)
@@ -25,14 +24,7 @@ class UniCodec(JSONCodec):
         if not frame or frame.isspace():
             return [Command(1, connect=ConnectRequest())]
         self.check(frame)
-        try:
-            request = _REQUEST.decode(frame)
-        except (msgspec.MsgspecError, RecursionError):
-            try:
-                request = _REQUEST.decode(replace_lone_surrogates(frame))
-            except (msgspec.MsgspecError, RecursionError) as error:
-                raise MalformedFrameError(str(error)) from None
-        return [Command(1, connect=request)]
+        return [Command(1, connect=decode_repairing(_REQUEST, frame))]
 
     def reply(self, reply: Reply) -> bytes:
         """Encode the reply to connect."""

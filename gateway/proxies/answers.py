@@ -14,12 +14,12 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.domain.identity import Grant, Identity, overrides_of
 from gateway.protocol.closing import closing_with
+from gateway.protocol.codec import MalformedFrameError
 from gateway.protocol.codes import Disconnect, ErrorCode
-from gateway.protocol.json_codec import has_deeper_nesting, is_json, on_one_line, replace_lone_surrogates
-from gateway.protocol.messages import NOTHING, Int64, Uint32, payload
+from gateway.protocol.json_codec import decode_repairing, has_deeper_nesting, is_json, on_one_line
+from gateway.protocol.messages import MAX_VERSION, NOTHING, Int64, Uint32, payload
 from gateway.protocol.server_api import SubscriptionOverrides
 
-_MAX_VERSION: Final = 2**64 - 1
 _AROUND_PAYLOADS: Final = 4
 """How deep payloads lie in an answer: `result`, `subs`, the channel, `info`."""
 _NULL: Final = b"null"
@@ -167,15 +167,11 @@ class Reader(Generic[VerdictT]):
             raise UnusableAnswerError(f"its payloads are nested more than {max_depth} deep")
         try:
             body.isascii() or body.decode()
-            decoded: _Answer[Any] = self._decoder.decode(body)
+            return decode_repairing(self._decoder, body)
         except UnicodeDecodeError as error:
             raise UnusableAnswerError(f"it is not UTF-8: {error.reason} at byte {error.start}") from None
-        except (msgspec.MsgspecError, RecursionError) as error:
-            repaired = replace_lone_surrogates(body)
-            if repaired != body:
-                return self._decoded(repaired, max_depth=max_depth)
+        except MalformedFrameError as error:
             raise UnusableAnswerError(f"it is no answer to this event: {error}") from None
-        return decoded
 
 
 def _error(told: _Error) -> ErrorCode:
@@ -235,8 +231,8 @@ def _refresh(result: _RefreshResult) -> RefreshVerdict:
 
 def _publish(result: _PublishResult) -> PublishVerdict:
     version = result.version or 0
-    if version > _MAX_VERSION:
-        raise UnusableAnswerError(f"its version is above {_MAX_VERSION}")
+    if version > MAX_VERSION:
+        raise UnusableAnswerError(f"its version is above {MAX_VERSION}")
     return PublishVerdict(
         data=_payload(result),
         tags=result.tags or {},

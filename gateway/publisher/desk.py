@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from gateway.broker.contract import Published
 from gateway.domain.channels import Channel, Channels, ChannelSettings, DataFormat
 from gateway.messaging import publishing
-from gateway.messaging.publishing import MAX_VERSION, Draft, Drafter
+from gateway.messaging.publishing import Draft, Drafter
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
+from gateway.protocol.messages import MAX_VERSION
 from gateway.publisher.errors import PublishRejectedError
 
 MAX_DEPTH: Final = 128
