@@ -35,7 +35,6 @@ from gateway.runtime import Runtime, default_name
 from gateway.transport.acceptor import Gate
 from gateway.transport.admission import Admission
 from gateway.transport.asgi import ASGIWebSocket, PayloadFraming, PayloadVariants, Receive, Scope, Send
-from gateway.transport.http_clients import HTTPClients
 from gateway.transport.paths import websocket_routes
 
 _NOT_RUNNING: Final = (
@@ -140,9 +139,8 @@ class GatewayApp:
                 for task in background:
                     task.cancel()
                 try:
-                    await runtime.part_with_clients(
-                        life.admission, has_grace=False
-                    )  # the server takes nobody in any more
+                    # Without a grace: the server takes nobody in any more.
+                    await runtime.part_with_clients(life.admission, has_grace=False)
                     if admin is not None:
                         await admin.close()
                 finally:  # a server that has lost its patience cancels that
@@ -185,15 +183,7 @@ class _Life:
             admin=admin.routes() if admin is not None else (),
         )
         self.internal = runtime.with_api(internal, is_public=False)
-        self.public = HTTPClients(
-            runtime.config.http_clients,
-            runtime.with_api(pages, is_public=True),
-            admission,
-            runtime.services,
-            runtime.emulation,
-            max_depth=runtime.config.json_.max_depth,
-            is_own_server=False,
-        )
+        self.public = runtime.with_http_clients(pages, admission, is_own_server=False)
 
 
 class _OwnNode:

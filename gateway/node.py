@@ -179,17 +179,9 @@ class Node(Runtime):
         ]
         return gate
 
-    def _with_http_clients(self, pages: ASGIApp, admission: Admission) -> HTTPClients:
-        """Return all that is served over HTTP on the public port."""
-        clients = HTTPClients(
-            self.config.http_clients,
-            self.with_api(pages, is_public=True),
-            admission,
-            self.services,
-            self.emulation,
-            max_depth=self.config.json_.max_depth,
-            is_own_server=True,
-        )
+    def _make_http_clients(self, pages: ASGIApp, admission: Admission) -> HTTPClients:
+        """Return all that is served over HTTP on the public port, and keep it in step with the configuration."""
+        clients = self.with_http_clients(pages, admission, is_own_server=True)
         self.live_parts.append(
             LivePart(("websocket.close_timeout",), lambda now: partial(clients.reconfigure, now.http_clients))
         )
@@ -220,7 +212,7 @@ class Node(Runtime):
         )
         public = Listener(
             self._public_socket,
-            CountedApp(self._with_http_clients(pages, admission), self.counts.requests, port="public"),
+            CountedApp(self._make_http_clients(pages, admission), self.counts.requests, port="public"),
             head=config.http_server,
             refused=refused,
             context=self._certificate.context if self._certificate is not None else None,

@@ -41,6 +41,8 @@ from gateway.observability.logs import is_adjustable, set_level
 from gateway.parts import TICK_S, Clock, Spawn, Surroundings, check_certificates, make_engine, make_rules, make_services
 from gateway.protocol import codes
 from gateway.reload import Commit, LivePart, Plan, plan
+from gateway.transport.admission import Admission
+from gateway.transport.http_clients import HTTPClients
 
 _RULES: Final = (
     "client",
@@ -117,6 +119,21 @@ class Runtime(Figured):
             max_depth=self.config.json_.max_depth,
         )
         return APIApplication(api, pages, has_documentation=not is_public)
+
+    def with_http_clients(self, pages: ASGIApp, admission: Admission, *, is_own_server: bool) -> HTTPClients:
+        """Return all that clients are served over HTTP: their transports, and *pages* with the server API before them.
+
+        *is_own_server* tells that the node's own HTTP server carries it, and not somebody else's.
+        """
+        return HTTPClients(
+            self.config.http_clients,
+            self.with_api(pages, is_public=True),
+            admission,
+            self.services,
+            self.emulation,
+            max_depth=self.config.json_.max_depth,
+            is_own_server=is_own_server,
+        )
 
     # A changed configuration.
 
