@@ -10,36 +10,37 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from gateway.api.admin.sessions import AdminSettings
 from gateway.api.keys import HTTPAPISettings
-from gateway.auth.tokens import TokenSettings
 from gateway.broker.redis.settings import RedisSettings
 from gateway.domain.channels import ChannelOptions, ChannelSettings
-from gateway.domain.session import SessionSettings
 from gateway.domain.windows import STATISTICS
 from gateway.environment import read as read_environment
 from gateway.messaging.census import MetricsSettings
-from gateway.messaging.cluster import ClusterSettings
 from gateway.messaging.drain import FLUSH_S, DrainSettings, ShutdownSettings
 from gateway.messaging.extensions import ExtensionError
 from gateway.messaging.handlers import PING, Handler, HandlerSettings, installed_handlers
-from gateway.messaging.intake import IntakeSettings
 from gateway.messaging.processors import ProcessorFactory, installed_processors, make_processor
-from gateway.messaging.uni import UniDisconnectSettings
 from gateway.observability.health import HealthSettings
 from gateway.observability.logs import LogSettings
 from gateway.proxies.proxies import Wishes
-from gateway.proxies.settings import ChannelProxySettings, ClientProxySettings, NamedProxySettings, RPCSettings
-from gateway.settings import Settings, field_of, one_of
+from gateway.proxies.settings import NamedProxySettings, RPCSettings
+from gateway.settings import Settings, field_of
+from gateway.tables import (
+    BrokerSettings,
+    ChannelTableSettings,
+    ClientSettings,
+    EndpointSettings,
+    JSONSettings,
+    NodeSettings,
+)
 from gateway.transport.acceptor import PlainSettings
-from gateway.transport.admission import AdmissionSettings
 from gateway.transport.listener import HTTPServerSettings
 from gateway.transport.paths import UniWebSocketSettings, collisions
 from gateway.transport.ports import WebSocketSettings
@@ -62,89 +63,6 @@ class ConfigError(Exception):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
-
-
-class NodeSettings(ClusterSettings):
-    """`node`: this process, and how it deals with the others."""
-
-    name: str = ""
-    """How logs and metrics call the node; empty: host name and process id."""
-
-
-class PersonalChannelSettings(Settings):
-    """`client.subscribe_to_user_personal_channel`: a channel for each user, joined at connect."""
-
-    enabled: bool = False
-    """Subscribe each authenticated client to its user's channel, `#<user>`."""
-    personal_channel_namespace: str = ""
-    """The namespace of that channel: `<namespace>:#<user>`."""
-    single_connection: bool = False
-    """Let a user have one connection in the whole cluster: a new one ends those before it (disconnect 3504)."""
-
-
-class SubscriptionTokenSettings(TokenSettings):
-    """`client.subscription_token`: keys of their own for subscription tokens."""
-
-    enabled: bool = False
-    """Use this table; else `client.token` serves subscription tokens too."""
-
-
-class ChannelTableSettings(ChannelSettings):
-    """`channel`: names, namespaces, and what the backend is asked about channels."""
-
-    proxy: ChannelProxySettings = ChannelProxySettings()
-
-
-class ClientSettings(SessionSettings, AdmissionSettings):
-    """`client`: who may connect, and what a connection may do."""
-
-    insecure: bool = False
-    """Development only: connect without a token and pass every permission check. `$` channels still need a token."""
-    insecure_skip_token_signature_verify: bool = False
-    """Development only: read tokens without checking who signed them."""
-    allow_anonymous_connect_without_token: bool = False
-    """Let clients connect without a token, as the user `""`."""
-    disallow_anonymous_connection_tokens: bool = False
-    """Refuse connection tokens without a user (disconnect 3507)."""
-    connect_include_server_time: bool = False
-    """Put `time`, in Unix milliseconds, into connect replies."""
-    token: TokenSettings = TokenSettings()
-    """Keys of connection tokens."""
-    subscription_token: SubscriptionTokenSettings = SubscriptionTokenSettings()
-    """Keys of subscription tokens, if they differ."""
-    subscribe_to_user_personal_channel: PersonalChannelSettings = PersonalChannelSettings()
-    """Personal channels."""
-    proxy: ClientProxySettings = ClientProxySettings()
-    connect_code_to_unidirectional_disconnect: UniDisconnectSettings = UniDisconnectSettings()
-    """What unidirectional clients are told instead of an error."""
-
-
-class BrokerType(StrEnum):
-    """What carries publications between nodes."""
-
-    MEMORY = "memory"
-    REDIS = "redis"
-
-
-class BrokerSettings(IntakeSettings):
-    """`broker`: what carries publications."""
-
-    type: Annotated[BrokerType, one_of(BrokerType)] = BrokerType.MEMORY
-    """`memory`: embedded, one node; `redis`: any number of nodes that share a server (table `redis`)."""
-
-
-class JSONSettings(Settings):
-    """`json`: limits on what clients send as JSON."""
-
-    max_depth: Annotated[int, Field(ge=1, le=500)] = 128
-    """Deepest nesting of arrays and objects that is read (disconnect 3501, error 107)."""
-
-
-class EndpointSettings(Settings):
-    """A small HTTP endpoint that can be switched on."""
-
-    enabled: bool = False
-    """Serve it."""
 
 
 class Config(Settings):

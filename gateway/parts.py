@@ -15,7 +15,7 @@ from gateway.broker.contract import Engine
 from gateway.broker.memory.control import MemoryBus
 from gateway.broker.memory.engine import MemoryEngine
 from gateway.broker.redis.engine import RedisEngine
-from gateway.config import BrokerType, Config, ConfigError, faulty_extensions
+from gateway.config import Config, ConfigError, faulty_extensions
 from gateway.domain.channels import Channels
 from gateway.domain.connections import Connections
 from gateway.domain.counts import Counts
@@ -39,6 +39,7 @@ from gateway.proxies.port import Backend
 from gateway.proxies.proxies import Proxies, make_proxies
 from gateway.proxies.proxy import Around
 from gateway.proxies.settings import ProxySettings
+from gateway.tables import BrokerType
 
 TICK_S = 0.1
 """How often deadlines are looked at."""
@@ -164,7 +165,8 @@ def make_rules(config: Config, around: Surroundings, *, before: Rules | None = N
 
 
 def _make_proxies(config: Config, around: Surroundings, before: Proxies | None) -> Proxies:
-    check_certificates(config)
+    if before is not None:  # at the start they have just been read
+        check_certificates(config)
     return make_proxies(
         config.proxy_wishes,
         make_backend=around.make_backend,

@@ -6,14 +6,18 @@ the Centrifugo protocol know (`ping_interval`); in code the unit is part of the 
 
 import math
 import re
+from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_SortableT = TypeVar("_SortableT", str, int)
 
 
 class Settings(BaseModel):
@@ -28,6 +32,30 @@ class Settings(BaseModel):
         validate_by_alias=True,
         use_attribute_docstrings=True,
     )
+
+
+class ServerTLSSettings(Settings):
+    """TLS to a server that this node is a client of."""
+
+    enabled: bool = False
+    """Speak TLS."""
+    server_ca_pem_file: str = ""
+    """Certificates of the authorities that may have signed the server's; empty: those of the system."""
+    cert_pem_file: str = ""
+    """This node's certificate, for a server that asks for one."""
+    key_pem_file: str = ""
+    """Its private key."""
+    server_name: str = ""
+    """The name in the server's certificate, if it is not the host that is connected to."""
+    insecure_skip_verify: bool = False
+    """Development only: take any certificate."""
+
+    @model_validator(mode="after")
+    def _need_both_files(self) -> Self:
+        if bool(self.cert_pem_file) != bool(self.key_pem_file):
+            message = "cert_pem_file and key_pem_file go together"
+            raise ValueError(message)
+        return self
 
 
 def parse_duration(value: Any) -> Any:
@@ -57,6 +85,12 @@ def parse_duration(value: Any) -> Any:
         message = 'a duration is a number of seconds or a text such as "25s", "10m", "1h30m", "500ms"'
         raise ValueError(message)
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def repeated(values: Iterable[_SortableT]) -> list[_SortableT]:
+    """Return what is among *values* more than once, in order."""
+    counts = Counter(values)
+    return sorted(value for value in counts if counts[value] > 1)
 
 
 def one_of(members: type[StrEnum]) -> BeforeValidator:

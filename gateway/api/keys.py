@@ -12,7 +12,7 @@ from typing import Annotated, Final, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from gateway.protocol.server_api import Scope
-from gateway.settings import Settings, Size, one_of
+from gateway.settings import Settings, Size, one_of, repeated
 
 _ONLY_KEY: Final = "http_api.key"
 """The name of the key that has none."""
@@ -54,8 +54,7 @@ class HTTPAPISettings(Settings):
 
     @model_validator(mode="after")
     def _reject_twins(self) -> Self:
-        names = [each.name for each in self.keys]
-        twins = sorted({name for name in names if names.count(name) > 1})
+        twins = repeated(each.name for each in self.keys)
         if twins:
             message = f"each name once, please: {', '.join(twins)} is the name of more than one key"
             raise ValueError(message)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.auth.tokens import TokenSettings
-from gateway.config import BrokerType, Config
+from gateway.config import Config
 from gateway.doctor.finding import Finding, error, ok, warning
 from gateway.domain.channels import ChannelOptions
+from gateway.tables import BrokerType
 
 _SECRET_BYTES: Final = 32
 _API_KEY_BYTES: Final = 16

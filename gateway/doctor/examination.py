@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.config import BrokerType, Config, ConfigError
+from gateway.config import Config, ConfigError
 from gateway.doctor.certificate import check_certificate
 from gateway.doctor.configuration import check_configuration
 from gateway.doctor.finding import Finding, Verdict, error, ok
 from gateway.doctor.machine import check_machine, check_ports, read_machine
 from gateway.doctor.proxies import check_proxies, examine_proxies
 from gateway.doctor.redis import examine_redis
+from gateway.tables import BrokerType
 
 _WIDTHS: Final = (7, 13)
 _COLOURS: Final = {Verdict.OK: 32, Verdict.WARNING: 33, Verdict.ERROR: 31}

@@ -12,7 +12,7 @@ from gateway.domain.stream import StreamOptions
 from gateway.domain.windows import STATISTICS, Deviation, WindowOptions
 from gateway.protocol import codes
 from gateway.protocol.codes import ErrorCode
-from gateway.settings import Limit, Pattern, Seconds, Settings, Size, one_of
+from gateway.settings import Limit, Pattern, Seconds, Settings, Size, one_of, repeated
 
 _NAMESPACE_NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
 NO_NAMESPACE: Final = ""
@@ -175,7 +175,7 @@ class ChannelOptions(Settings):
         return self
 
     def _reject_stray_processors(self) -> None:
-        twins = sorted({name for name in self.processors if self.processors.count(name) > 1})
+        twins = repeated(self.processors)
         if twins:
             message = f"each processor once, please: {', '.join(twins)} is named more than once"
             raise ValueError(message)
@@ -218,8 +218,7 @@ class ChannelSettings(Settings):
         if len(set(separators)) < len(separators):
             message = "namespace_boundary, private_prefix, user_boundary and user_separator must differ from each other"
             raise ValueError(message)
-        names = [namespace.name for namespace in self.namespaces]
-        twins = sorted({name for name in names if names.count(name) > 1})
+        twins = repeated(namespace.name for namespace in self.namespaces)
         if twins:
             message = f"each namespace once, please: {', '.join(twins)} is defined more than once"
             raise ValueError(message)

@@ -21,6 +21,7 @@ from gateway.proxies.settings import (
     ProxySettings,
     RPCSettings,
 )
+from gateway.settings import repeated
 
 _READERS: Final[Mapping[Kind, Reader[Any]]] = {
     Kind.CONNECT: answers.CONNECT,
@@ -54,7 +55,7 @@ class Wishes(NamedTuple):
     def faults(self) -> Iterator[str]:
         """Say which proxies are not there that somebody names, or have no endpoint."""
         names = [each.name for each in self.named]
-        for name in sorted({name for name in names if names.count(name) > 1}):
+        for name in repeated(names):
             yield f"proxies: each name once, please: {name} is there more than once"
         for place, (kind, name), settings in self._uses():
             if settings is None:

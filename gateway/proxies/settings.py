@@ -8,7 +8,7 @@ from yarl import URL
 
 from gateway.domain.channels import DEFAULT_PROXY
 from gateway.protocol.closing import closing_with
-from gateway.settings import Limit, Seconds, Settings, Size
+from gateway.settings import Limit, Seconds, ServerTLSSettings, Settings, Size, repeated
 
 _NAME: Final = r"^[-a-zA-Z0-9_.]{2,}$"
 _OK: Final = 200
@@ -102,28 +102,11 @@ class StatusTransformSettings(Settings):
         return self
 
 
-class ProxyTLSSettings(Settings):
+class ProxyTLSSettings(ServerTLSSettings):
     """TLS to an https:// endpoint, where it is not as usual."""
 
     enabled: bool = False
     """Go by these keys; else the system's authorities are believed, and no certificate is shown."""
-    server_ca_pem_file: str = ""
-    """Certificates of the authorities that may have signed the backend's; empty: those of the system."""
-    cert_pem_file: str = ""
-    """This node's certificate, for a backend that asks for one."""
-    key_pem_file: str = ""
-    """Its private key."""
-    server_name: str = ""
-    """The name in the backend's certificate, if it is not the host of the endpoint."""
-    insecure_skip_verify: bool = False
-    """Development only: take any certificate."""
-
-    @model_validator(mode="after")
-    def _need_both_files(self) -> Self:
-        if bool(self.cert_pem_file) != bool(self.key_pem_file):
-            message = "cert_pem_file and key_pem_file go together"
-            raise ValueError(message)
-        return self
 
 
 class ProxyHTTPSettings(Settings):
@@ -141,8 +124,7 @@ class ProxyHTTPSettings(Settings):
 
     @model_validator(mode="after")
     def _reject_twins(self) -> Self:
-        codes = [each.status_code for each in self.status_to_code_transforms]
-        twins = sorted({code for code in codes if codes.count(code) > 1})
+        twins = repeated(each.status_code for each in self.status_to_code_transforms)
         if twins:
             message = f"status_to_code_transforms: {', '.join(map(str, twins))} is there more than once"
             raise ValueError(message)
@@ -273,8 +255,7 @@ class RPCSettings(Settings):
 
     @model_validator(mode="after")
     def _reject_twins(self) -> Self:
-        names = [namespace.name for namespace in self.namespaces]
-        twins = sorted({name for name in names if names.count(name) > 1})
+        twins = repeated(namespace.name for namespace in self.namespaces)
         if twins:
             message = f"each namespace once, please: {', '.join(twins)} is defined more than once"
             raise ValueError(message)

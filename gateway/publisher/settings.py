@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.config import BrokerType, Config, load
+from gateway.config import Config, load
 from gateway.publisher.errors import UnsuitableEngineError
+from gateway.tables import BrokerType
 
 
 def read(path: Path | str, environment: Mapping[str, str] | None) -> Config:

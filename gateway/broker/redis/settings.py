@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import ConfigDict, Field, model_validator
 
-from gateway.settings import Limit, Seconds, Settings, Size
+from gateway.settings import Limit, Seconds, ServerTLSSettings, Settings, Size
 
 _DEFAULT_PORT: Final = 6379
 _UNIX: Final = "unix:"
@@ -16,28 +16,11 @@ _HIGHEST_PORT: Final = 65535
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 
 
-class RedisTLSSettings(Settings):
+class RedisTLSSettings(ServerTLSSettings):
     """`redis.tls`: TLS to the server."""
 
     enabled: bool = False
     """Speak TLS; a `rediss://` address switches it on, too."""
-    server_ca_pem_file: str = ""
-    """Certificates of the authorities that may have signed the server's; empty: those of the system."""
-    cert_pem_file: str = ""
-    """This node's certificate, for a server that asks for one."""
-    key_pem_file: str = ""
-    """Its private key."""
-    server_name: str = ""
-    """The name in the server's certificate, if it is not the host of the address."""
-    insecure_skip_verify: bool = False
-    """Development only: take any certificate."""
-
-    @model_validator(mode="after")
-    def _need_both_files(self) -> Self:
-        if bool(self.cert_pem_file) != bool(self.key_pem_file):
-            message = "cert_pem_file and key_pem_file go together"
-            raise ValueError(message)
-        return self
 
 
 class RedisSettings(Settings):
