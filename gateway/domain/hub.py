@@ -89,6 +89,13 @@ class LocalChannel:
         """Return the same with their variants."""
         return (*self.groups.items(), *self.newcomers.items()) if self.newcomers else self.groups.items()
 
+    def place_of(self, subscriber: Subscriber, variant: Variant) -> dict[Variant, Group] | None:
+        """Return in which groups that of *subscriber* is, the newcomers' or the others'; `None` if it is in none."""
+        for groups in (self.groups, self.newcomers):
+            if subscriber in groups.get(variant, ()):
+                return groups
+        return None
+
     def settle_newcomers(self) -> None:
         """Let those who have got what the others of their variant got last be as they are."""
         for variant, group in list(self.newcomers.items()):
@@ -204,10 +211,9 @@ class Hub:
         local = self._channels.get(channel)
         if local is None:
             return Traffic()
-        sent, groups, group = Traffic(), local.groups, local.groups.get(variant)
-        if local.newcomers and (group is None or subscriber not in group):
-            groups, group = local.newcomers, local.newcomers.get(variant)
-        if group is not None and subscriber in group:
+        sent, groups = NO_TRAFFIC, local.place_of(subscriber, variant)
+        if groups is not None:
+            group = groups[variant]
             sent = group.sent_to(subscriber)
             if local.pending:
                 local.ledger.leave(len(local.pending), because)
@@ -222,13 +228,8 @@ class Hub:
     def sent(self, channel: str, subscriber: Subscriber, variant: Variant) -> Traffic | None:
         """Return what the group of *subscriber* has been written in *channel* until now; `None` if it is not there."""
         local = self._channels.get(channel)
-        if local is None:
-            return None
-        for groups in (local.groups, local.newcomers):
-            group = groups.get(variant)
-            if group is not None and subscriber in group:
-                return group.sent_to(subscriber)
-        return None
+        groups = local.place_of(subscriber, variant) if local is not None else None
+        return groups[variant].sent_to(subscriber) if groups is not None else None
 
     def flush_pending(self, local: LocalChannel) -> None:
         """Write what waits in *local*, so that who joins next starts after it; it may send subscribers away."""

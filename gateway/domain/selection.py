@@ -5,7 +5,7 @@ the same one.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from gateway.domain.hub import Group, LocalChannel
 from gateway.domain.tags import FilteredVariant, TagsFilter
@@ -54,11 +54,11 @@ class Selection:
 
     def _encode(self, variant: Variant, publications: Sequence[Publication], base: Publication | None) -> bytes:
         local = self._local
-        if isinstance(variant, ProtocolVariant) and variant.is_patched:
+        if _is_patched(variant):
             publications = variant.patches(publications, base)
             local.ledger.patched += sum(each.delta for each in publications)
         return variant.publications(local.number if variant.is_numbered else local.channel.name, publications)
 
 
-def _is_patched(variant: Variant) -> bool:
+def _is_patched(variant: Variant) -> TypeGuard[ProtocolVariant]:
     return isinstance(variant, ProtocolVariant) and variant.is_patched

@@ -112,6 +112,7 @@ class Fanout:
             if local.events:
                 self._write_events(local)
         self._note_written(began_s)
+        self._settle_newcomers()
         self._dismiss_condemned()
 
     def flush_channel(self, local: LocalChannel) -> None:
@@ -120,21 +121,16 @@ class Fanout:
         for batch in self._take(local):
             self._write(batch)
         self._note_written(began_s)
+        self._settle_newcomers()
         self._dismiss_condemned()
 
     def _note_written(self, began_s: float) -> None:
         """Note how long it took to write, and how long the first of each batch had waited that this node has accepted.
 
-        Who was a newcomer is none any more.
-
         All others of a batch came in the same turn; to look at each would be a twentieth of what a publish costs.
         """
         now_s = self._monotonic()
         self._counts.fanout.observe(now_s - began_s)
-        if self._unsettled:
-            unsettled, self._unsettled = self._unsettled, []
-            for local in unsettled:
-                local.settle_newcomers()
         if self._accepted:
             accepted, self._accepted = self._accepted, []
             for histogram, accepted_at_s in accepted:
@@ -232,6 +228,13 @@ class Fanout:
                 flow.bytes_out += len(data)
         for subscriber in slow:
             subscriber.dismiss(codes.SLOW)
+
+    def _settle_newcomers(self) -> None:
+        """Let those be like the others who have just been written what makes them so."""
+        if self._unsettled:
+            unsettled, self._unsettled = self._unsettled, []
+            for local in unsettled:
+                local.settle_newcomers()
 
     def _dismiss_condemned(self) -> None:
         """Disconnect who can't be told what came: only in namespaces with `publication_data_format = "any"`."""

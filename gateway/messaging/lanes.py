@@ -10,7 +10,7 @@ without a lane waits for all before it, as all after it wait for it.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from gateway.domain.session import State
@@ -80,7 +80,7 @@ class Lanes(Counted, ABC):
         lane = None
         if self._begun:
             lane = self._lane(command)
-            if not self._may_begin(lane) or self._has_before(lane):
+            if not self._may_begin(lane) or _is_behind(lane, self._line or ()):
                 self._wait_in_line(command, lane)
                 return
         try:
@@ -104,10 +104,6 @@ class Lanes(Counted, ABC):
             return True
         is_apart = lane is not None and (not lane or lane not in begun)
         return is_apart and None not in begun and len(begun) < self.services.session.concurrency
-
-    def _has_before(self, lane: str | None) -> bool:
-        """Tell whether one waits in line that a command of *lane* must not overtake."""
-        return any(waiting is None or (lane and waiting == lane) for _, waiting in self._line or ())
 
     def _wait_in_line(self, command: Any, lane: str | None) -> None:
         if self._line is None:
@@ -143,7 +139,7 @@ class Lanes(Counted, ABC):
             if len(self._begun) >= limit or (lane is None and (self._begun or passed)):
                 break
             line.popleft()
-            if not self._may_begin(lane) or any(lane and waiting == lane for _, waiting in passed):
+            if not self._may_begin(lane) or _is_behind(lane, passed):
                 passed.append((command, lane))
                 continue
             try:
@@ -198,3 +194,8 @@ class Lanes(Counted, ABC):
         session = self.session
         self.services.log.exception("command failed", client=session.client_id, user=session.user)  # noqa: LOG004 - see above
         self.disconnect(codes.SERVER_ERROR)
+
+
+def _is_behind(lane: str | None, waiting: Iterable[tuple[Any, str | None]]) -> bool:
+    """Tell whether one of *waiting* must not be overtaken by a command of *lane*."""
+    return any(other is None or (lane and other == lane) for _, other in waiting)
