@@ -87,7 +87,7 @@ def _begin(joining: Joining, room: Room) -> SubscribeResult:
     result = joining.result(room)
     if result is None:
         raise AssertionError("only a client that rejects it gets an error")
-    joining.enter()
+    joining.enter(result)
     return result
 
 

@@ -27,6 +27,7 @@ from gateway.protocol.messages import (
     SubscribeRequest,
     SubscribeResult,
 )
+from gateway.protocol.variants import Variant
 
 REJECT_UNRECOVERED: Final = 2
 """The bit of `SubscribeRequest.flag` that asks for error 112 instead of `recovered: false` (protocol.md 2.5)."""
@@ -62,10 +63,11 @@ class Joining:
         is_asking = request.recover or (brings_cache and features.is_recoverable)
         self._is_asking = is_asking
         self._is_recovering = is_asking and features.is_recoverable
-        self.subscription = _subscription(client, channel, grant, features, is_server_side=is_server_side)
-        self.subscription.variant = wishes.variant(client.variant)
+        variant = wishes.variant(client.variant)
+        self.subscription = _subscription(
+            client, channel, grant, features, is_server_side=is_server_side, variant=variant
+        )
         self._wishes = wishes
-        self._recovered: list[Publication] = []
         self._local: LocalChannel | None = None
         self._page: StreamPage | None = None
         self._interruptions = 0
@@ -165,10 +167,12 @@ class Joining:
         result.publish_debounce = round(self.channel.options.publish_debounce_s * 1000)
         return result
 
-    def enter(self) -> None:
-        """Let the session in."""
+    def enter(self, result: SubscribeResult) -> None:
+        """Let the session in, and put into *result*, which says where it begins, what was agreed to."""
         client, services, local = self._client, self._client.services, self._local
-        base = self._recovered[-1] if self._recovered else None
+        agreed = protocol_variant(self.subscription.variant)
+        is_patched = agreed is not None and agreed.is_patched
+        base = result.publications[-1] if is_patched and result.publications else None
         if local is not None and local.track is not None and self._position is not None:
             if not local.track.is_known:
                 local.track.move(self._position)
@@ -177,14 +181,10 @@ class Joining:
         else:
             client.enter(self.subscription)
         self._local = None
-
-    def agree(self, result: SubscribeResult) -> None:
-        """Put into *result* what was agreed to; call it behind `enter`."""
-        local = self._client.services.hub.get(self.channel.name)
-        if local is None:
-            raise AssertionError("a channel that somebody has entered is there")
-        agreed = protocol_variant(self.subscription.variant)
         if agreed is not None:
+            local = services.hub.get(self.channel.name)
+            if local is None:
+                raise AssertionError("a channel that somebody has entered is there")
             result.id = local.number if agreed.is_numbered else 0
             result.delta = agreed.is_patched
             if agreed.is_patched:
@@ -218,7 +218,6 @@ class Joining:
         if is_recovered:
             counts.recovered_publications[namespace] += missed
             result.recovered, result.publications = True, publications
-            self._recovered = publications
             # The client walks through what it gets; where a filter leaves nothing of it, it goes on from the top.
             if publications or not recovered.publications:
                 result.offset = recovered.position.offset
@@ -315,7 +314,13 @@ def _overridden(option: bool, override: bool | None) -> bool:  # noqa: FBT001 - 
 
 
 def _subscription(
-    client: Conversation, channel: Channel, grant: Grant, features: Features, *, is_server_side: bool
+    client: Conversation,
+    channel: Channel,
+    grant: Grant,
+    features: Features,
+    *,
+    is_server_side: bool,
+    variant: Variant | None,
 ) -> Subscription:
     services, session = client.services, client.session
     info = session.info
@@ -328,5 +333,6 @@ def _subscription(
         is_server_side=is_server_side,
         expires_at_s=expires_at_s,
         features=features,
+        variant=variant,
         is_refreshed_by_server=channel.options.sub_refresh_proxy_enabled,
     )

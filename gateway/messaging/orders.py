@@ -134,7 +134,7 @@ async def _subscribe(client: ClientConversation, channel: Channel, order: Subscr
     result = joining.result(Room(client.room()))
     if result is None:
         raise AssertionError("only a client that rejects it gets an error")
-    joining.enter()
+    joining.enter(result)
     told = SubscribePush(result.recoverable, result.epoch, result.offset, result.positioned, result.data)
     client.push(Push(channel=channel.name, subscribe=told))
     client.push_publications(channel.name, result.publications)

@@ -236,7 +236,9 @@ class PlainConversation(Conversation):
         begun = None
         if joining is not None:
             begun = joining.result(Room(self.room()))
-            joining.enter()
+            if begun is None:
+                raise AssertionError("only a client that rejects it gets an error")
+            joining.enter(begun)
         if not self._awaits_token:
             self._answer({"status": "authenticated", "user": identity.user})
         if begun is not None and begun.publications and not self.has_gone():  # auto_cache_recover

@@ -60,8 +60,7 @@ async def _join(client: Conversation, joining: Joining) -> SubscribeResult | Err
     if not client.can_tell(joining.channel, result.publications):
         joining.give_up()
         return codes.INAPPROPRIATE_PROTOCOL
-    joining.enter()
-    joining.agree(result)
+    joining.enter(result)
     return result
 
 

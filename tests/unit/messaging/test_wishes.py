@@ -153,6 +153,20 @@ async def test_who_recovers_nothing_may_have_no_value_and_gets_one_in_full() -> 
         assert put_together(await pubs(node, client)) == ["1"]
 
 
+async def test_without_patches_who_has_recovered_and_who_has_not_share_what_is_encoded() -> None:
+    async with house(NAMESPACES) as node:
+        other, client = await node.connect(), await node.connect()
+        epoch = (await subscribe(other, "tags:x"))["epoch"]
+        publish(node, "tags:x", 0)
+        await node.settle()
+        await other.ask({"id": 3, "unsubscribe": {"channel": "tags:x"}})
+        assert (await subscribe(client, "tags:x", recover=True, offset=0, epoch=epoch))["recovered"]
+        await subscribe(other, "tags:x")
+        local = node.hub.get("tags:x")
+        assert local is not None
+        assert [len(group) for group in local.all_groups()] == [2]
+
+
 async def test_line_ends_in_a_payload_are_in_what_patches_are_made_of() -> None:
     async with house(NAMESPACES) as node:
         client = await node.connect()
