@@ -131,8 +131,10 @@ class RawClient:
 
 
 @asynccontextmanager
-async def raw_client(url: str, *, headers: str = "", receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
-    """Open a socket to *url*, a ws:// one, and upgrade it."""
+async def raw_socket(
+    url: str, *, receive_buffer: int | None = None, limit: int = 65536
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect to the host and port of *url*; with a small *receive_buffer*, who stops reading really stops."""
     parts = urlsplit(url)
     sock = socket.socket()
     if receive_buffer is not None:
@@ -143,13 +145,21 @@ async def raw_client(url: str, *, headers: str = "", receive_buffer: int | None 
     except BaseException:
         sock.close()
         raise
-    # The stream's own buffer is small as well, so that a client which stops reading really stops.
-    reader, writer = await asyncio.open_connection(sock=sock, limit=65536 if receive_buffer is None else 4096)
+    # The stream's own buffer is small then, too.
+    reader, writer = await asyncio.open_connection(sock=sock, limit=limit if receive_buffer is None else 4096)
     try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def raw_client(url: str, *, headers: str = "", receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
+    """Open a socket to *url*, a ws:// one, and upgrade it."""
+    parts = urlsplit(url)
+    async with raw_socket(url, receive_buffer=receive_buffer) as (reader, writer):
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         writer.write(f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n{UPGRADE}{headers}\r\n".encode())
         async with asyncio.timeout(PATIENCE_S):
             response = await reader.readuntil(b"\r\n\r\n")
         yield RawClient(reader, writer, response)
-    finally:
-        writer.transport.abort()

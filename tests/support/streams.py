@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
+from tests.support.frames import raw_socket
 from tests.support.waiting import PATIENCE_S
 
 HTTP_STREAM, SSE = "/connection/http_stream", "/connection/sse"
@@ -106,23 +106,9 @@ class RawStream:
 @asynccontextmanager
 async def raw_stream(url: str, request: bytes, *, receive_buffer: int | None = None) -> AsyncIterator[RawStream]:
     """Send *request* to *url* (http://host:port) over a socket, and read the head of what is answered."""
-    parts = urlsplit(url)
-    sock = socket.socket()
-    if receive_buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.setblocking(False)  # noqa: FBT003
-    try:
-        await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
-    except BaseException:
-        sock.close()
-        raise
-    # The stream's own buffer is small as well, so that a client which stops reading really stops.
-    reader, writer = await asyncio.open_connection(sock=sock, limit=2**20 if receive_buffer is None else 4096)
-    try:
+    async with raw_socket(url, receive_buffer=receive_buffer, limit=2**20) as (reader, writer):
         writer.write(request)
         yield await RawStream(reader, writer).read_head()
-    finally:
-        writer.transport.abort()
 
 
 @asynccontextmanager
