@@ -5,8 +5,8 @@ r"""Patches in Fossil's delta format (protocol.md 2.8): a text told as pieces of
 Numbers are in base 64, the highest digit first; sizes and offsets count bytes. What two texts begin and end with alike
 is found by comparing slices, so a small change in a large text costs microseconds. Only what lies between is looked for
 block by block, and that search gives up after `_MAX_TURNS`: what it misses is sent as new, so the time is bounded,
-whatever the texts are. 2 KB with 20 bytes changed take 23 µs, the worst pair of 64 KB that we know 2 ms
-(tests/benchmarks/fossil).
+whatever the texts are. 2 KB with 20 bytes changed take 19 µs, 64 KB 0.3 ms, the worst pair of 64 KB that we know 2 ms
+(timeit).
 """
 
 import array
